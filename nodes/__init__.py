@@ -1,0 +1,3 @@
+"""ComfyUI nodes (V3 schema). Thin: read inputs, call sur_core, wrap outputs. Each file of nodes ends in
+``NODES``.
+"""
