@@ -1,0 +1,387 @@
+"""Adapter files: what is written is read back; what is not an adapter is refused in words and never run."""
+
+import errno
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from sur_core import AdapterFileError, Passport, load_adapter, new_adapter, read_passport, save_adapter
+from sur_core import atomic as atomic_module
+from tests.helpers import authors_state_dict, embeddings, parameters_equal, random_adapter, write_authors_file
+
+ROOT = Path(__file__).resolve().parents[1]
+FULL = {
+    "base_model": "a/model",
+    "eta": 0.25,
+    "llm_name": "some/llm",
+    "llm_layer": 39,
+    "llm_width": 5120,
+    "w0_seed": 12,
+    "lambda_llm": 1e-5,
+    "lambda_cp": 1e-5,
+    "temperature": 1.0,
+    "kl_direction": "paper",
+    "cp_loss": "kl",
+    "steps": 5000,
+    "dataset_name": "SURD",
+    "dataset_size": 26121,
+    "dataset_hash": "abc",
+    "created": "2026-01-02T03:04:05+00:00",
+    "title": "Märchen",
+    "parents": ({"name": "a", "weight": 0.5},),
+    "extra": {"ss_author": "me", "sur.future_field": "kept"},
+}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    adapter = random_adapter("sd1", passport=FULL)
+    save_adapter(adapter, tmp_path / "adapter.safetensors")
+    return adapter, tmp_path / "adapter.safetensors"
+
+
+def small(**passport):
+    return random_adapter("sd1", depth=1, feedforward=64, passport=passport)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_round_trip(tmp_path, family):
+    adapter = random_adapter(family, passport=FULL, depth=1, heads=4, feedforward=96, token_mixing="none")
+    save_adapter(adapter, tmp_path / "x" / "a.safetensors")
+    loaded = load_adapter(tmp_path / "x" / "a.safetensors")
+    assert parameters_equal(adapter, loaded)
+    assert loaded.passport == adapter.passport == read_passport(tmp_path / "x" / "a.safetensors")
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_the_file_is_plain_safetensors_with_a_complete_passport(saved):
+    _, path = saved
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    assert all(isinstance(value, str) for value in metadata.values())
+    for name in ("format_version", "config", "base_family", "base_width", *FULL.keys() - {"extra"}):
+        assert metadata[f"sur.{name}"], name
+    assert metadata["modelspec.architecture"] == "stable-diffusion-v1/sur-adapter"
+    assert metadata["modelspec.sai_model_spec"] == "1.0.0" and metadata["modelspec.title"] == "Märchen"
+    assert set(load_file(path)) == {f"clip_l.{key}" for key in saved[0].towers["clip_l"].state_dict()}
+
+
+def test_saving_writes_a_date_and_leaves_the_adapter_alone(tmp_path):
+    adapter = small()
+    save_adapter(adapter, tmp_path / "a.safetensors", title="new name")
+    assert adapter.passport == small().passport
+    assert read_passport(tmp_path / "a.safetensors").created.startswith("20")
+    assert read_passport(tmp_path / "a.safetensors").title == "new name"
+
+
+def test_half_precision_files_load_as_float32(saved, tmp_path):
+    tensors = {key: value.half() for key, value in load_file(saved[1]).items()}
+    with safe_open(saved[1], framework="pt") as file:
+        save_file(tensors, tmp_path / "half.safetensors", metadata=file.metadata())
+    loaded = load_adapter(tmp_path / "half.safetensors")
+    assert all(p.dtype == torch.float32 for p in loaded.parameters())
+
+
+def test_an_adapter_loaded_in_inference_mode_can_still_be_trained(saved):
+    with torch.inference_mode():
+        adapter = load_adapter(saved[1])
+    adapter.train().requires_grad_(True)
+    adapter.towers["clip_l"](embeddings(1, 77, 768)).c_llm.sum().backward()
+    assert adapter.towers["clip_l"].g.weight.grad is not None
+
+
+# --- what is refused
+
+
+def refusal(path) -> str:
+    """The message with which load_adapter and read_passport refuse a file; it must name the file."""
+    with pytest.raises((AdapterFileError, OSError)) as caught:
+        load_adapter(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt"])
+def test_not_a_checkpoint(tmp_path, name):
+    assert "not a readable adapter file" in refusal(
+        write(tmp_path / name, b"<html>404: Not Found</html>" * 50)
+    )
+    assert "empty" in refusal(write(tmp_path / f"empty_{name}", b""))
+    assert "not a readable" in refusal(write(tmp_path / f"short_{name}", b"abc"))
+    assert "not a readable" in refusal(write(tmp_path / f"noise_{name}", bytes(range(256)) * 40))
+
+
+@pytest.mark.parametrize("part", [9, 100, 2000, 0.5, 0.999])
+def test_truncated_safetensors(saved, tmp_path, part):
+    whole = saved[1].read_bytes()
+    cut = int(part * len(whole)) if part < 1 else part
+    assert "truncated" in refusal(write(tmp_path / "cut.safetensors", whole[:cut]))
+    with pytest.raises(AdapterFileError):
+        read_passport(tmp_path / "cut.safetensors")
+
+
+@pytest.mark.parametrize("part", [0.001, 0.5, 0.999])
+def test_truncated_pt(tmp_path, part):
+    whole = write_authors_file(tmp_path / "whole.pt").read_bytes()
+    assert "truncated" in refusal(write(tmp_path / "cut.pt", whole[: int(part * len(whole))]))
+
+
+class RunsCode:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("name", ["evil.pt", "evil.safetensors"])
+def test_a_pickle_that_would_run_code_does_not(tmp_path, zipped, name):
+    marker = str(tmp_path / "it_ran")
+    content = {**authors_state_dict(width=8, feedforward=8), "extra": RunsCode(marker)}
+    torch.save(content, tmp_path / name, _use_new_zipfile_serialization=zipped)
+    message = refusal(tmp_path / name)
+    assert "refused" in message or name == "evil.safetensors"
+    assert not os.path.exists(marker)
+    torch.load((tmp_path / name).rename(tmp_path / "as.pt"), weights_only=False)
+    assert os.path.exists(marker), "the file must be dangerous, or this test shows nothing"
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("name", ["evil.pt", "evil.safetensors"])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_bare_pickle_does_not_run_either(tmp_path, name, protocol):
+    marker = str(tmp_path / "it_ran")
+    (tmp_path / name).write_bytes(pickle.dumps(RunsCode(marker), protocol))
+    refusal(tmp_path / name)
+    assert not os.path.exists(marker)
+    pickle.loads((tmp_path / name).read_bytes())
+    assert os.path.exists(marker), "the file must be dangerous, or this test shows nothing"
+
+
+def test_tensors_of_something_else(tmp_path):
+    save_file({"lora_unet_down.weight": torch.zeros(2)}, tmp_path / "lora.safetensors")
+    message = refusal(tmp_path / "lora.safetensors")
+    assert "not a SUR adapter" in message and "lora_unet_down.weight" in message
+    torch.save([1, 2], tmp_path / "list.pt")
+    assert "found list" in refusal(tmp_path / "list.pt")
+    torch.save({"epoch": 3, "fc.weight": torch.zeros(2)}, tmp_path / "mixed.pt")
+    assert "'epoch'" in refusal(tmp_path / "mixed.pt")
+
+
+def tampered(saved, tmp_path, change=None, metadata=None) -> Path:
+    tensors = load_file(saved[1])
+    with safe_open(saved[1], framework="pt") as file:
+        header = file.metadata()
+    if change:
+        change(tensors)
+    header.update(metadata or {})
+    path = tmp_path / "tampered.safetensors"
+    save_file(tensors, path, metadata=header)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop("clip_l.g.bias"), ("1 tensors are missing", "clip_l.g.bias")),
+        (lambda t: t.update({"clip_l.h9.weight": torch.zeros(1)}), ("do not belong", "clip_l.h9.weight")),
+        (lambda t: t.update({"clip_l.g.bias": torch.zeros(5)}), ("clip_l.g.bias should be (768,)", "(5,)")),
+        (lambda t: t.update({"clip_l.g.bias": torch.zeros(768, dtype=torch.int32)}), ("floating", "int32")),
+        (lambda t: t["clip_l.g.bias"].__setitem__(3, float("nan")), ("NaN", "clip_l.g.bias")),
+        (lambda t: t["clip_l.h2.weight"][0].__setitem__(0, float("inf")), ("infinite", "clip_l.h2.weight")),
+    ],
+)
+def test_wrong_tensors_are_named(saved, tmp_path, change, words):
+    message = refusal(tampered(saved, tmp_path, change))
+    assert all(word in message for word in words)
+
+
+CONFIG = {"clip_l": {"width": 768, "depth": 2, "heads": 8, "feedforward": 2048}}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "word"),
+    [
+        ({"sur.format_version": "2"}, "update"),
+        ({"sur.format_version": "one"}, "format_version"),
+        ({"sur.format_version": "0"}, "format_version"),
+        ({"sur.config": "{"}, "config"),
+        ({"sur.config": "[" * 100_000}, "config"),
+        ({"sur.config": "[]"}, "config"),
+        ({"sur.config": "{}"}, "at least one tower"),
+        ({"sur.config": json.dumps({"t5": CONFIG["clip_l"]})}, "t5"),
+        ({"sur.config": json.dumps({"clip_l": {**CONFIG["clip_l"], "depth": 100}})}, "layers"),
+        ({"sur.config": json.dumps({"clip_l": {**CONFIG["clip_l"], "width": 8 * 10**9}})}, "width"),
+        ({"sur.config": json.dumps({"clip_l": {**CONFIG["clip_l"], "width": 65536}})}, "should be (65536"),
+        ({"sur.config": json.dumps({"clip_l": {**CONFIG["clip_l"], "magic": 1}})}, "magic"),
+        ({"sur.eta": "7"}, "eta"),
+        ({"sur.eta": "nan"}, "eta"),
+        ({"sur.eta": "much"}, "eta"),
+        ({"sur.steps": "many"}, "steps"),
+        ({"sur.parents": "{}"}, "parents"),
+    ],
+)
+def test_a_false_passport_is_refused(saved, tmp_path, metadata, word):
+    assert word in refusal(tampered(saved, tmp_path, metadata=metadata))
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda s: s.pop("fc.bias"), "g.bias"),
+        (lambda s: s.update(surprise=torch.zeros(1)), "surprise"),
+        (lambda s: s.update({"fc.weight": torch.zeros(())}), "fc.weight"),
+        (lambda s: s.update({"fc.weight": torch.full((768, 768), float("nan"))}), "NaN"),
+        (lambda s: [s.pop(key) for key in list(s) if ".layers.0." in key], "numbered"),
+        (lambda s: s.update({"attention.key_layer.weight": torch.zeros(3, 3)}), "(3, 3)"),
+    ],
+)
+def test_a_broken_authors_file_is_refused(tmp_path, change, word):
+    state = authors_state_dict()
+    change(state)
+    torch.save(state, tmp_path / "a.pt")
+    assert word in refusal(tmp_path / "a.pt")
+
+
+def test_a_width_that_no_text_encoder_has_is_refused(tmp_path):
+    assert "no known text encoder has 64 features" in refusal(write_authors_file(tmp_path / "a.pt", width=64))
+
+
+def test_missing_file_and_folder(tmp_path):
+    assert "no such adapter file" in refusal(tmp_path / "gone.safetensors")
+    assert "found a folder" in refusal(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        load_adapter(tmp_path / "gone.safetensors")
+
+
+# --- saving
+
+
+def test_only_safetensors_is_written(tmp_path):
+    for name in ("a.pt", "a", "a.ckpt"):
+        with pytest.raises(AdapterFileError, match="safetensors"):
+            save_adapter(small(), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    adapter = small()
+    with torch.no_grad():
+        adapter.towers["clip_l"].h2.bias[0] = float("nan")
+    with pytest.raises(AdapterFileError, match="NaN"):
+        save_adapter(adapter, tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("moment", ["write", "fsync", "replace"])
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, moment):
+    path = tmp_path / "a.safetensors"
+    save_adapter(small(title="old"), path)
+    before = path.read_bytes()
+
+    def full(*_args, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if moment == "write":
+        monkeypatch.setattr("sur_core.checkpoint.to_safetensors", full)
+    else:
+        monkeypatch.setattr(atomic_module.os, moment, full)
+    with pytest.raises(OSError, match="a.safetensors"):
+        save_adapter(small(title="new"), path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+SAVE_WITHOUT_RIGHTS = """
+import os, sys
+sys.path.insert(0, sys.argv[2])
+from sur_core import new_adapter, save_adapter
+adapter = new_adapter("sd1", depth=1, feedforward=64)
+if os.geteuid() == 0:
+    os.setuid(65534)  # root may write everywhere
+try:
+    save_adapter(adapter, sys.argv[1])
+except PermissionError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX users")
+def test_a_read_only_folder_is_an_error_that_names_the_file(tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    folder.chmod(0o555)
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    path = folder / "a.safetensors"
+    child = subprocess.run(
+        [sys.executable, "-c", SAVE_WITHOUT_RIGHTS, path, ROOT], capture_output=True, text=True
+    )
+    assert str(path) in child.stdout, child.stdout + child.stderr
+    assert not list(folder.iterdir())
+
+
+def test_killed_while_saving_the_file_is_always_whole(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_adapter(small(title="0"), path)
+    loop = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from sur_core import *\n"
+        "adapter = new_adapter('sd1', depth=1, feedforward=64)\n"
+        "for n in range(1, 10**6):\n"
+        "    save_adapter(adapter, sys.argv[1], title=str(n))\n"
+        "    print(n, flush=True)\n"
+    )
+    for attempt in range(6):
+        process = subprocess.Popen([sys.executable, "-c", loop, path, ROOT], stdout=subprocess.PIPE)
+        process.stdout.readline()  # saving has begun and goes on
+        time.sleep(0.011 * attempt)
+        process.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+        process.communicate()
+        assert load_adapter(path).passport.widths == {"clip_l": 768}
+    assert load_adapter(path).passport.title != "0", "nothing was saved; this test shows nothing"
+
+
+# --- passport
+
+
+def test_unknown_metadata_survives(saved, tmp_path):
+    path = tampered(saved, tmp_path, metadata={"ss_tag": "dog", "sur.future": "yes"})
+    save_adapter(load_adapter(path), tmp_path / "again.safetensors")
+    with safe_open(tmp_path / "again.safetensors", framework="pt") as file:
+        assert file.metadata()["ss_tag"] == "dog" and file.metadata()["sur.future"] == "yes"
+
+
+def test_eta_of_the_caller_fills_a_gap_only(saved, tmp_path):
+    save_adapter(small(), tmp_path / "no_eta.safetensors")
+    assert load_adapter(tmp_path / "no_eta.safetensors", eta=0.4).passport.eta == 0.4
+    assert load_adapter(saved[1], eta=0.4).passport.eta == 0.25
+
+
+def test_text_for_people_says_what_is_known():
+    text = replace(random_adapter("sdxl").passport, **FULL).to_text()
+    for words in ("Märchen", "SDXL, 2048 wide", "a/model", "0.25", "layer 39", "5,000", "26,121", "a x 0.5"):
+        assert words in text, words
+    assert "None" not in new_adapter("sd1").passport.to_text()
+
+
+def test_a_passport_needs_a_tower():
+    with pytest.raises(ValueError, match="tower"):
+        Passport(towers={})
