@@ -1,0 +1,55 @@
+"""Run by ComfyUI Manager and by AUTOMATIC1111 after the pack has been copied into place.
+
+Checks what the pack needs, makes the folder for adapters, and says what to do next. It installs nothing, uses
+no network, and may be run again at any time: ``python install.py``.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+NEEDED = ("torch", "numpy", "safetensors")
+OLDEST_PYTHON = (3, 10)
+
+
+def problems() -> list[str]:
+    """What is missing, as sentences."""
+    found = [
+        f"The package {name!r} is missing. ComfyUI and AUTOMATIC1111 bring it; run this with their Python."
+        for name in NEEDED
+        if find_spec(name) is None
+    ]
+    if sys.version_info < OLDEST_PYTHON:
+        found.append(f"Python {sys.version.split()[0]} is too old; 3.10 or newer is needed.")
+    return found
+
+
+def adapter_folder(pack: Path) -> Path | None:
+    """``models/sur_adapters`` of the program the pack stands in, made if needed; None outside of one."""
+    program = pack.parent.parent
+    if pack.parent.name not in ("custom_nodes", "extensions") or not (program / "models").is_dir():
+        return None
+    folder = program / "models" / "sur_adapters"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def main() -> int:
+    found = problems()
+    for problem in found:
+        print(f"[SUR-adapter] {problem}")
+    try:
+        # Not resolved: a pack that is linked into place belongs to the folder that holds the link.
+        folder = adapter_folder(Path(__file__).absolute().parent)
+    except OSError as error:
+        print(f"[SUR-adapter] Could not make the folder for adapters: {error}")
+        return 1
+    where = folder or "models/sur_adapters of your ComfyUI"
+    print(f"[SUR-adapter] Put adapters (.safetensors or the authors' .pt) into {where}, then restart.")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

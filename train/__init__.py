@@ -1,0 +1,1 @@
+"""The command line: ``python -m train <command>``. One file a command; the work is done in sur_core."""

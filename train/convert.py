@@ -1,0 +1,26 @@
+"""Turn an adapter file, such as the authors' .pt, into a .safetensors with a passport."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sur_core import convert_adapter, read_passport
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="adapter file to read")
+    parser.add_argument("target", type=Path, help=".safetensors file to write")
+    parser.add_argument("--eta", type=float, help="eta used in training, if neither file nor path say")
+    parser.add_argument("--base-model", help="model it was trained on, such as 'Realistic Vision V2.0'")
+    parser.add_argument("--title", help="a name for people (default: the source's)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the target if it exists")
+
+
+def run(options: argparse.Namespace) -> None:
+    if options.target.exists() and not options.overwrite:
+        raise FileExistsError(f"{options.target} is already there; choose another name or add --overwrite")
+    fields = {"base_model": options.base_model, "title": options.title}
+    known = {name: value for name, value in fields.items() if value is not None}
+    convert_adapter(options.source, options.target, options.eta, **known)
+    print(f"{options.target}\n{read_passport(options.target).to_text()}")
