@@ -27,7 +27,8 @@ def register_folder() -> None:
         log.warning(
             "SUR: could not create %s (%s); adapters in other configured folders still work", default, error
         )
-    folder_paths.add_model_folder_path(FOLDER, default)
+    # First in the list: that is where adapters are saved.
+    folder_paths.add_model_folder_path(FOLDER, default, is_default=True)
     # A folder key that is new to ComfyUI starts with no file endings, which would list every file.
     paths, _ = folder_paths.folder_names_and_paths[FOLDER]
     folder_paths.folder_names_and_paths[FOLDER] = (paths, set(SUFFIXES))

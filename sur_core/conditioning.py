@@ -173,9 +173,13 @@ def check_eta(eta: float) -> float:
 
 
 def _float_chunks(tower, part: torch.Tensor) -> torch.Tensor:
-    """[B, 77 * n, D] -> float32 [B * n, 77, D] on the tower's device."""
+    """[B, 77 * n, D] -> float32 [B * n, 77, D] on the tower's device.
+
+    Contiguous, because a matrix product of a strided slice may round differently: SDXL's halves must give the
+    same whether they come from a CONDITIONING or straight from their encoders.
+    """
     device = next(tower.parameters()).device
-    return part.to(device=device, dtype=torch.float32).reshape(-1, CHUNK_TOKENS, part.shape[-1])
+    return part.to(device=device, dtype=torch.float32).contiguous().view(-1, CHUNK_TOKENS, part.shape[-1])
 
 
 def _full_precision(device: torch.device):

@@ -1,4 +1,6 @@
-"""A ComfyUI server with this pack, random checkpoints, and adapters in its models folder; or a skip that says why."""
+"""A ComfyUI server with this pack, random checkpoints, and adapters in its models folder; or a skip that says
+why.
+"""
 
 from __future__ import annotations
 

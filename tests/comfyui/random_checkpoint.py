@@ -3,8 +3,9 @@
     random_checkpoint.py COMFYUI FOLDER
 
 makes ``sur_test_sd15.safetensors``, ``sur_test_sd2_clip.safetensors``, ``sur_test_sdxl.safetensors``,
-``sur_test_lora.safetensors`` and ``sur_test_controlnet.safetensors`` in FOLDER, those that are not there yet. Text
-encoders and the number of blocks are real; the UNet is only 320 channels wide everywhere. What it draws is noise.
+``sur_test_lora.safetensors`` and ``sur_test_controlnet.safetensors`` in FOLDER, those that are not there yet.
+Text encoders and the number of blocks are real; the UNet is only 320 channels wide everywhere. What it draws
+is noise.
 """
 
 import os

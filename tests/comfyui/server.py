@@ -32,7 +32,9 @@ def missing() -> str:
 
 
 class Graph:
-    """A workflow in ComfyUI's API format. ``graph.add("Node", name=value)[0]`` is a wire from its first output."""
+    """A workflow in ComfyUI's API format. ``graph.add("Node", name=value)[0]`` is a wire from its first
+    output.
+    """
 
     def __init__(self):
         self.nodes: dict[str, dict] = {}
@@ -103,6 +105,10 @@ class Server:
 
     def get(self, path: str):
         return self._call(path)[1]
+
+    def text(self, path: str) -> str:
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            return answer.read().decode()
 
     def node_info(self, name: str) -> dict:
         return self.get(f"/object_info/{urllib.parse.quote(name)}")[name]
