@@ -14,7 +14,7 @@ from tests.helpers import authors_state_dict, embeddings, parameters_equal, writ
 
 
 def described_forward(state: dict, x: torch.Tensor, eta: float) -> torch.Tensor:
-    """The forward the public description gives, composed of plain torch. x: [B, T, D], attention over axis 0."""
+    """The described forward, composed of plain torch. x: [B, T, D], attention over axis 0."""
     width = x.shape[-1]
     layer = nn.TransformerEncoderLayer(width, 8, state["encoder_layer.linear1.weight"].shape[0])
     depth = len({key.split(".")[2] for key in state if key.startswith("transformer_encoder.layers.")})

@@ -29,9 +29,10 @@ comfy.options.enable_args_parsing()
 import comfy.model_management as memory  # noqa: E402
 import comfy.sd  # noqa: E402
 import folder_paths  # noqa: E402
-import nodes  # noqa: E402
 import torch  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
+
+import nodes  # noqa: E402
 
 assert asyncio.run(nodes.load_custom_node(pack)), "the pack did not load"
 NODES = {

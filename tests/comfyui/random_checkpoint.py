@@ -79,7 +79,7 @@ BUILD = {"device": "meta", "dtype": torch.float16}
 
 
 def random_weights(module, seed):
-    """A state dict for a module that was built without memory: norms 1, biases 0, the rest scaled by fan-in."""
+    """State dict of a module built without memory: norms 1, biases 0, the rest scaled by fan-in."""
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     for key, shape in ((key, value.shape) for key, value in module.state_dict().items()):

@@ -138,9 +138,9 @@ def all_files(server):
 
 # fmt: off
 BAD_NAMES = [
-    "", "  ", "../escaped", "a/../../escaped", "..\\escaped", "/absolute", "\\absolute", "C:\\windows\\x", "C:x",
-    "con", "NUL", "com1.safetensors", "aux.tar", "sub/LPT9", "a//b", "trailing./x", "what?", "a|b", "a:b",
-    "tab\tname", "nul\0", "~x/../../y", ".hidden", "x" * 300,
+    "", "  ", "../escaped", "a/../../escaped", "..\\escaped", "/absolute", "\\absolute", "C:\\windows\\x",
+    "C:x", "con", "NUL", "com1.x", "aux.tar", "sub/LPT9", "a//b", "trailing./x", "what?", "a|b", "a:b",
+    "t\tb", "nul\0", "~x/../../y", ".hidden", "x" * 300,
 ]
 # fmt: on
 

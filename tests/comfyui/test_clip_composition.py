@@ -24,7 +24,7 @@ def skip(probe, clip):
 
 
 def same_on_both_routes(server, change, expect_change=True):
-    """``change(probe, clip)`` before the adapter, after it, and without it but with the CONDITIONING adapted."""
+    """``change(probe, clip)`` before the adapter, after it, and alone with the CONDITIONING adapted."""
     probe = Probe(server)
     changed = change(probe, probe.clip)
     plain = probe.encode(SHORT, changed)

@@ -1,4 +1,4 @@
-"""Nodes that tests put into ComfyUI to look at a CONDITIONING, or to give it something unusual. Not shipped."""
+"""Nodes that tests add to ComfyUI to look at a CONDITIONING, or to make an unusual one. Not shipped."""
 
 import json
 import os

@@ -1,0 +1,114 @@
+"""The pack as a store, ComfyUI Manager and Python see it."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_door_opens_without_comfyui_and_imports_nothing_heavy():
+    loaded = python(
+        "import importlib.util as util, sys\n"
+        "spec = util.spec_from_file_location('pack', '__init__.py', submodule_search_locations=['.'])\n"
+        "pack = sys.modules['pack'] = util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(pack)\n"
+        "print(pack.WEB_DIRECTORY, callable(pack.comfy_entrypoint), hasattr(pack, 'NODE_CLASS_MAPPINGS'))\n"
+        "print([name for name in ('torch', 'numpy', 'diffusers', 'comfy') if name in sys.modules])\n"
+    )
+    assert loaded.splitlines() == ["./web True False", "[]"]
+
+
+def test_the_library_imports_no_training_packages():
+    heavy = ("transformers", "diffusers", "accelerate", "PIL", "matplotlib")
+    loaded = python(f"import sur_core, sys; print([n for n in {heavy} if n in sys.modules])")
+    assert loaded.strip() == "[]"
+
+
+def absolute_imports(path: Path) -> set[str]:
+    """Top-level names a file imports by their own name, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_the_library_works_under_another_name():
+    """Inside ComfyUI it is <pack>.sur_core, and ``nodes`` is ComfyUI's: none is imported by its own name."""
+    for folder in ("sur_core", "nodes"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not absolute_imports(path) & {"sur_core", "nodes", "train", "tests"}, path
+
+
+def test_requirements_replace_nothing_of_comfyui():
+    lines = (ROOT / "requirements.txt").read_text().split()
+    assert set(lines) == {"numpy", "safetensors"}, "no torch, no version pins"
+
+
+def test_registry_fields():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf8")
+    name = re.search(r'^name = "(.+)"', text, re.M)[1]
+    assert len(name) < 100 and "comfyui" not in name.lower() and re.fullmatch(r"[a-z][a-z0-9-]*", name)
+    version = re.search(r'^version = "(.+)"', text, re.M)[1]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+    from sur_core import __version__
+
+    assert __version__ == version and version in (ROOT / "CHANGELOG.md").read_text()
+    assert (ROOT / re.search(r'license = \{ file = "(.+?)"', text)[1]).exists()
+    for field in ("PublisherId", "DisplayName", "Repository"):
+        assert re.search(rf'^{field} = ".+"', text, re.M), field
+
+
+def test_what_is_published_holds_no_tests_and_nothing_the_registry_forbids():
+    ignored = (ROOT / ".comfyignore").read_text().split()
+    assert {"tests/", "benchmarks/"} <= set(ignored)
+    for path in [
+        *ROOT.glob("*.py"),
+        *(p for d in ("nodes", "sur_core", "train") for p in (ROOT / d).rglob("*.py")),
+    ]:
+        text = path.read_text(encoding="utf8")
+        assert not re.search(r"(?<![.\w])(eval|exec)\(|subprocess|os\.system|weights_only=False", text), path
+
+
+def copy_pack(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "install.py").write_bytes((ROOT / "install.py").read_bytes())
+    return folder / "install.py"
+
+
+@pytest.mark.parametrize("place", ["custom_nodes", "extensions"])
+def test_install_makes_the_folder_for_adapters_and_may_run_twice(tmp_path, place):
+    (tmp_path / "models").mkdir()
+    script = copy_pack(tmp_path / place / "any-name")
+    for _ in range(2):
+        done = subprocess.run([sys.executable, script], cwd=script.parent, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert str(tmp_path / "models" / "sur_adapters") in done.stdout
+    assert (tmp_path / "models" / "sur_adapters").is_dir()
+
+
+def test_install_outside_of_a_program_makes_nothing(tmp_path):
+    script = copy_pack(tmp_path / "somewhere" / "pack")
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "models/sur_adapters" in done.stdout
+    assert not list(tmp_path.rglob("sur_adapters"))
+
+
+def test_install_says_what_is_missing(tmp_path):
+    script = copy_pack(tmp_path / "pack")
+    done = subprocess.run([sys.executable, "-I", "-S", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "'safetensors' is missing" in done.stdout and "'torch' is missing" in done.stdout

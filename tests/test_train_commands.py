@@ -1,0 +1,59 @@
+"""``python -m train`` on files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from sur_core import load_adapter, read_passport, save_adapter
+from tests.helpers import parameters_equal, random_adapter, write_authors_file
+from train.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_convert_and_info_from_the_shell(tmp_path):
+    source = write_authors_file(tmp_path / "run_adapterw0.1" / "adapter.pt")
+    target = tmp_path / "out" / "rv2.safetensors"
+    command = [
+        sys.executable,
+        "-m",
+        "train",
+        "convert",
+        source,
+        target,
+        "--base-model",
+        "Realistic Vision V2.0",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Realistic Vision V2.0" in done.stdout
+    assert parameters_equal(load_adapter(source), load_adapter(target))
+    done = subprocess.run(
+        [sys.executable, "-m", "train", "info", target], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "eta in training: 0.1" in done.stdout
+
+
+def test_convert_options(tmp_path):
+    source = write_authors_file(tmp_path / "adapter.pt")
+    target = tmp_path / "a.safetensors"
+    assert main(["convert", str(source), str(target), "--eta", "0.2", "--title", "mine"]) == 0
+    assert (read_passport(target).eta, read_passport(target).title) == (0.2, "mine")
+
+
+def test_convert_keeps_an_existing_file_unless_told(tmp_path, capsys):
+    source = write_authors_file(tmp_path / "adapter.pt")
+    target = tmp_path / "a.safetensors"
+    save_adapter(random_adapter("sd1", depth=1), target)
+    before = target.read_bytes()
+    assert main(["convert", str(source), str(target)]) == 1
+    assert "--overwrite" in capsys.readouterr().err and target.read_bytes() == before
+    assert main(["convert", str(source), str(target), "--overwrite"]) == 0
+    assert target.read_bytes() != before
+
+
+def test_errors_are_words_not_traces(tmp_path, capsys):
+    (tmp_path / "bad.pt").write_bytes(b"no")
+    assert main(["info", str(tmp_path / "bad.pt")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "bad.pt" in error and "Traceback" not in error
