@@ -217,7 +217,8 @@ def _build(passport: Passport, tensors: dict[str, torch.Tensor], path: Path) -> 
     if problems:
         raise AdapterFileError(f"{path}: not a complete SUR adapter: " + "; ".join(problems[:5]))
     _check_finite(tensors, path)
-    weights = {f"towers.{key}": tensors[key].to(torch.float32).contiguous() for key in wanted}
+    # Copied: what safetensors returns may be the file itself, mapped into memory, which others may overwrite.
+    weights = {f"towers.{key}": tensors[key].to(torch.float32, copy=True).contiguous() for key in wanted}
     adapter.load_state_dict(weights, assign=True)
     return adapter.freeze()
 

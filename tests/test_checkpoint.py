@@ -101,6 +101,14 @@ def test_an_adapter_loaded_in_inference_mode_can_still_be_trained(saved):
     assert adapter.towers["clip_l"].g.weight.grad is not None
 
 
+def test_an_adapter_in_use_does_not_follow_its_file(saved):
+    adapter = load_adapter(saved[1])
+    with open(saved[1], "r+b") as file:  # in place, as a copy tool may do
+        file.seek(10_000)
+        file.write(bytes(saved[1].stat().st_size - 10_000))
+    assert parameters_equal(adapter, saved[0])
+
+
 # --- what is refused
 
 
