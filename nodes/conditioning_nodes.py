@@ -94,9 +94,10 @@ class SURApplyPair(io.ComfyNode):
                 eta_input("eta_negative", "the negative prompt"),
                 io.Boolean.Input(
                     "as_authors_pipeline",
+                    display_name="as the authors' pipeline",
                     default=False,
-                    label_on="as the authors' pipeline",
-                    label_off="each on its own",
+                    label_on="yes",
+                    label_off="no",
                     tooltip=(
                         "For files in the authors' format: run negative and positive through the adapter "
                         "as one batch of two with attention across it, as their code does, to approach "

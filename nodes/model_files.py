@@ -12,7 +12,7 @@ import folder_paths
 from ..sur_core.checkpoint import SUFFIXES
 
 FOLDER = "sur_adapters"
-NOTHING_FOUND = "no adapter found: put one into models/sur_adapters"
+NOTHING_FOUND = "none in models/sur_adapters"
 """The dropdown's only entry while there is no file."""
 
 log = logging.getLogger(__name__)

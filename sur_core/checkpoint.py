@@ -136,7 +136,8 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if not _looks_like_pickle(path) or "Unsupported operand" in str(error):
-            raise _unreadable(path, error) from error
+            # Not torch's own words: they advise to turn its protection off.
+            raise _unreadable(path, ValueError("neither safetensors nor a torch file")) from error
         raise AdapterFileError(
             f"{path}: refused. An adapter holds numbers only, but this file asks to run Python code or "
             "holds other objects. Do not use it; ask its author for a .safetensors file"

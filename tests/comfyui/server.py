@@ -25,8 +25,8 @@ def missing() -> str:
     for path in (COMFYUI / "main.py", PYTHON):
         if not path.exists():
             return (
-                f"no ComfyUI to test with: {path} is missing. 'make comfyui' makes one there; "
-                "COMFYUI_TEST_HOME names another place"
+                f"no ComfyUI to test with: {path} is missing. The README says under 'Tests against a real "
+                "ComfyUI' how to have one; COMFYUI_TEST_HOME names another place"
             )
     return ""
 

@@ -1,0 +1,44 @@
+"""A ComfyUI server with this pack and a few adapters, and its frontend in a browser; or a skip that says
+why.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sur_core import save_adapter
+from tests.browser import frontend as browser
+from tests.comfyui import server as comfy
+from tests.helpers import random_adapter, write_authors_file
+
+PACK = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    if reason := comfy.missing() or browser.missing():
+        pytest.skip(reason)
+    base = tmp_path_factory.mktemp("comfyui")
+    folder = base / "models" / "sur_adapters"
+    save_adapter(random_adapter("sd1"), folder / "ours.safetensors")
+    save_adapter(random_adapter("sd2"), folder / "more" / "sd2.safetensors")
+    write_authors_file(folder / "test_llm13B_adapterw0.1" / "adapter_checkpoint5000.pt")
+    (folder / "notes.txt").write_text("not an adapter")
+    with comfy.Server(base, {"sur-adapter": PACK}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def opened(server):
+    with browser.open_frontend(server.url) as frontend:
+        yield frontend
+
+
+@pytest.fixture
+def frontend(opened):
+    """The frontend with an empty graph and no problem noted."""
+    opened.clear()
+    opened.forget()
+    return opened

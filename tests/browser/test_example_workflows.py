@@ -1,0 +1,115 @@
+"""The shipped example workflows, opened in the frontend."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "example_workflows"
+WORKFLOWS = sorted(path.stem for path in FOLDER.glob("*.json"))
+MODEL_FILES = ("ckpt_name", "adapter_name")  # each artist has others
+TITLE_HEIGHT = 30
+
+LINKS = """() => [...app.graph.links.values()].map(
+  l => [l.id, l.origin_id, l.origin_slot, l.target_id, l.target_slot, l.type])"""
+
+
+@pytest.fixture(params=WORKFLOWS)
+def workflow(request) -> dict:
+    return json.loads((FOLDER / f"{request.param}.json").read_text())
+
+
+def test_these_are_the_examples():
+    assert WORKFLOWS == ["sur_eta_sweep", "sur_first_steps"]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_an_example_has_a_small_picture(name):
+    picture = (FOLDER / f"{name}.jpg").read_bytes()
+    assert picture[:2] == b"\xff\xd8" and len(picture) < 300_000
+
+
+def test_it_loads_without_an_error_or_an_unknown_node(frontend, workflow):
+    nodes = frontend.load(workflow)
+    assert [node["type"] for node in nodes if not node["known"]] == []
+    assert sorted(node["id"] for node in nodes) == sorted(node["id"] for node in workflow["nodes"])
+    assert frontend.page.locator(".p-dialog").all_inner_texts() == []
+    assert frontend.problems == []
+
+
+def test_every_wire_arrives_at_a_slot_of_its_type(frontend, workflow):
+    nodes = {node["id"]: node for node in frontend.load(workflow)}
+    links = frontend.page.evaluate(LINKS)
+    assert sorted(links) == sorted(workflow["links"])
+    for number, origin, out, target, into, kind in links:
+        source, sink = nodes[origin]["outputs"][out], nodes[target]["inputs"][into]
+        assert (source["type"], sink["type"]) == (kind, kind)
+        assert number in source["links"] and number == sink["link"]
+    for node in nodes.values():
+        unwired = [slot["name"] for slot in node["inputs"] if slot["link"] is None and not slot["widget"]]
+        assert unwired == [], f"{node['title']} needs {unwired}"
+
+
+def test_every_value_is_in_its_place_and_one_the_node_accepts(frontend, server, workflow):
+    frontend.load(workflow)
+    prompt = frontend.prompt()
+    assert len(prompt) == sum(node["type"] != "Note" for node in workflow["nodes"])
+    for node in prompt.values():
+        info = server.node_info(node["class_type"])["input"]
+        for name, (kind, *options) in info["required"].items():
+            assert name in node["inputs"], f"{node['class_type']} lacks {name}"
+            value = node["inputs"][name]
+            if not isinstance(value, list) and name not in MODEL_FILES:
+                assert _accepts(kind, options[0] if options else {}, value), (node["class_type"], name, value)
+            if name in MODEL_FILES:
+                assert value.endswith(".safetensors")
+
+
+def _accepts(kind, options: dict, value) -> bool:
+    if kind == "STRING":
+        return isinstance(value, str) and bool(value)
+    if kind == "BOOLEAN":
+        return isinstance(value, bool)
+    if kind in ("INT", "FLOAT"):
+        return isinstance(value, (int, float)) and options["min"] <= value <= options["max"]
+    choices = kind if isinstance(kind, list) else options["options"]
+    return value in choices
+
+
+def test_first_steps_compares_the_same_picture_with_and_without_the_adapter(frontend):
+    frontend.load(json.loads((FOLDER / "sur_first_steps.json").read_text()))
+    prompt = frontend.prompt()
+    apply = next(number for number, node in prompt.items() if node["class_type"] == "SURApplyConditioning")
+    one, other = (node["inputs"] for node in prompt.values() if node["class_type"] == "KSampler")
+    if other["positive"][0] == apply:
+        one, other = other, one
+    assert one["positive"] == [apply, 0]
+    assert other["positive"] == prompt[apply]["inputs"]["conditioning"]
+    assert {**one, "positive": None} == {**other, "positive": None}  # seed and all
+    values = prompt[apply]["inputs"]
+    assert (values["eta"], values["start_percent"], values["end_percent"]) == (0.1, 0, 1)
+
+
+def test_the_sweep_names_each_picture_after_its_eta(frontend):
+    frontend.load(json.loads((FOLDER / "sur_eta_sweep.json").read_text()))
+    prompt = frontend.prompt()
+    nodes = {node["class_type"]: (number, node["inputs"]) for number, node in prompt.items()}
+    sweep, values = nodes["SUREtaSweep"]
+    assert values["etas"] == "0, 0.1, 0.25, 0.5"
+    assert nodes["KSampler"][1]["positive"] == [sweep, 0]
+    assert nodes["SaveImage"][1]["filename_prefix"] == [sweep, 1]
+
+
+def test_nodes_do_not_cover_each_other(frontend, workflow):
+    for one, other in combinations(frontend.load(workflow), 2):
+        gap = max(
+            max(one["pos"][0], other["pos"][0])
+            - min(one["pos"][0] + one["size"][0], other["pos"][0] + other["size"][0]),
+            max(one["pos"][1], other["pos"][1])
+            - TITLE_HEIGHT
+            - min(one["pos"][1] + one["size"][1], other["pos"][1] + other["size"][1]),
+        )
+        assert gap > 0, f"{one['title']} and {other['title']} overlap"
