@@ -94,7 +94,6 @@ class SURApplyPair(io.ComfyNode):
                 eta_input("eta_negative", "the negative prompt"),
                 io.Boolean.Input(
                     "as_authors_pipeline",
-                    display_name="as the authors' pipeline",
                     default=False,
                     label_on="yes",
                     label_off="no",
