@@ -10,9 +10,8 @@ import comfy.sd1_clip
 import comfy.sdxl_clip
 from comfy_api.latest import io
 
-from ..sur_core import AdapterMismatchError, adapt
-from ..sur_core.conditioning import check_eta
-from ..sur_core.families import sort_towers
+from ..sur_core import adapt
+from ..sur_core.conditioning import check_eta, mismatch
 from .common import adapter_input, eta_input, schema
 from .handle import AdapterHandle, LoadedWith
 
@@ -80,14 +79,20 @@ def encoders_of(clip) -> list[str]:
 
 
 def check_encoders(clip, adapter: AdapterHandle, encoders: list[str]) -> None:
+    """SD3 and Flux have a CLIP-L too, but read it at another layer; so the kind of model counts, not the
+    names.
+    """
+    model = clip.cond_stage_model
     towers = list(adapter.bundle.passport.widths)
-    refiner = isinstance(clip.cond_stage_model, comfy.sdxl_clip.SDXLRefinerClipModel) and "clip_g" in towers
-    if not refiner and sorted(encoders) != sorted(towers):
-        raise AdapterMismatchError(
-            f"{adapter.bundle.source} was trained for {adapter.bundle.family_words} (text encoders "
-            f"{' + '.join(sort_towers(towers))}); this CLIP has {' + '.join(encoders) or 'none of these'}. "
-            "Load an adapter made for this base model, or use the checkpoint the adapter was made for"
-        )
+    if isinstance(model, comfy.sdxl_clip.SDXLRefinerClipModel):
+        fits = "clip_g" in towers
+    else:
+        # SD 2.x's class is one of SD1ClipModel's.
+        known = isinstance(model, (comfy.sd1_clip.SD1ClipModel, comfy.sdxl_clip.SDXLClipModel))
+        fits = known and sorted(encoders) == sorted(towers)
+    if not fits:
+        names = " + ".join(encoders) or "no text encoder"
+        raise mismatch(adapter.bundle, f"this CLIP is a {type(model).__name__} with {names}")
 
 
 def _adapted(encode: Callable, adapter: AdapterHandle, eta: float) -> Callable:

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..sur_core import AdapterMismatchError, adapt, adapt_pair_as_authors, blend, predict
 from ..sur_core.conditioning import check_eta
 from .common import adapter_input, eta_input, schema
-from .entries import check_fit, map_embeddings, within_range
+from .entries import check_fit, check_range, map_embeddings, new_entry, within_range
 from .handle import AdapterHandle
 
 
@@ -68,8 +68,9 @@ class SURApplyConditioning(io.ComfyNode):
     @classmethod
     def execute(cls, conditioning, adapter: AdapterHandle, eta, start_percent, end_percent) -> io.NodeOutput:
         check_fit(adapter.bundle, conditioning)
-        bundle = adapter.load()
-        adapted = map_embeddings(conditioning, lambda embeddings: adapt(bundle, embeddings, eta))
+        check_range(start_percent, end_percent)
+        eta = check_eta(eta) if start_percent < end_percent else 0.0
+        adapted = _adapted(conditioning, adapter, eta)
         return io.NodeOutput(within_range(conditioning, adapted, start_percent, end_percent))
 
 
@@ -116,11 +117,9 @@ class SURApplyPair(io.ComfyNode):
         cls, positive, negative, adapter: AdapterHandle, eta_positive, eta_negative, as_authors_pipeline
     ) -> io.NodeOutput:
         check_fit(adapter.bundle, [*positive, *negative])
-        bundle = adapter.load()
         if not as_authors_pipeline:
             return io.NodeOutput(
-                map_embeddings(positive, lambda embeddings: adapt(bundle, embeddings, eta_positive)),
-                map_embeddings(negative, lambda embeddings: adapt(bundle, embeddings, eta_negative)),
+                _adapted(positive, adapter, eta_positive), _adapted(negative, adapter, eta_negative)
             )
         if len(positive) != 1 or len(negative) != 1:
             raise AdapterMismatchError(
@@ -129,7 +128,7 @@ class SURApplyPair(io.ComfyNode):
                 "the switch off"
             )
         new_negative, new_positive = adapt_pair_as_authors(
-            bundle, negative[0][0], positive[0][0], eta_negative, eta_positive
+            adapter.load(), negative[0][0], positive[0][0], eta_negative, eta_positive
         )
         return io.NodeOutput(
             map_embeddings(positive, lambda _: new_positive), map_embeddings(negative, lambda _: new_negative)
@@ -178,17 +177,23 @@ class SUREtaSweep(io.ComfyNode):
     def execute(cls, conditioning, adapter: AdapterHandle, etas) -> io.NodeOutput:
         values = parse_etas(etas)
         check_fit(adapter.bundle, conditioning)
-        bundle = adapter.load()
         # The adapter reads the prompt once; only Eq. 7 is done for each eta.
-        read = [(embeddings, predict(bundle, embeddings), options) for embeddings, options in conditioning]
+        bundle = adapter.load()
+        readings = [predict(bundle, entry[0]) for entry in conditioning]
         sweep = [
             [
-                [blend(embeddings, c_llm, eta) if eta else embeddings.clone(), options.copy()]
-                for embeddings, c_llm, options in read
+                new_entry(blend(entry[0], c_llm, eta) if eta else entry[0].clone(), entry)
+                for entry, c_llm in zip(conditioning, readings, strict=True)
             ]
             for eta in values
         ]
         return io.NodeOutput(sweep, [f"eta {eta:g}" for eta in values])
+
+
+def _adapted(conditioning: list, adapter: AdapterHandle, eta: float) -> list:
+    """Eq. 7 on every entry. At eta 0 the weights stay where they are: loading them could push out a model."""
+    bundle = adapter.load() if check_eta(eta) else adapter.bundle
+    return map_embeddings(conditioning, lambda embeddings: adapt(bundle, embeddings, eta))
 
 
 def parse_etas(text: str) -> list[float]:

@@ -48,7 +48,7 @@ class SURLoadAdapter(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, adapter_name) -> bool | str:
-        if adapter_name is None:  # comes through a wire; its value is not known before the run
+        if adapter_name is None:  # comes through a wire and is not known before the run
             return True
         try:
             model_files.adapter_path(adapter_name)
@@ -58,6 +58,8 @@ class SURLoadAdapter(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, adapter_name):
+        if adapter_name is None:
+            return None
         try:
             status = model_files.adapter_path(adapter_name).stat()
         except OSError:
@@ -173,7 +175,7 @@ class SURSaveAdapter(io.ComfyNode):
             raise FileExistsError(
                 f"{path} is already there. Choose another name, or switch overwrite on to replace it"
             )
-        save_adapter(adapter.bundle, path, title=path.stem)
+        save_adapter(adapter.bundle, path, title=adapter.bundle.passport.title or path.stem)
         return io.NodeOutput(str(path), ui={"text": (f"Saved {path}",)})
 
 

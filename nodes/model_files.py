@@ -54,7 +54,8 @@ def _filename_list() -> list[str]:
 
 def adapter_path(name: str) -> Path:
     """The file behind a name from the dropdown. Raises ``FileNotFoundError`` in words."""
-    path = folder_paths.get_full_path(FOLDER, name) if name.lower().endswith(SUFFIXES) else None
+    listed = isinstance(name, str) and name.lower().endswith(SUFFIXES)
+    path = folder_paths.get_full_path(FOLDER, name) if listed else None
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths(FOLDER))
         wanted = (
@@ -92,7 +93,7 @@ def save_path(name: str) -> Path:
     return path
 
 
-_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])", re.IGNORECASE)
+_RESERVED = re.compile(r"(con|conin\$|conout\$|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])", re.IGNORECASE)
 
 
 def _problem(part: str) -> str:

@@ -13,7 +13,7 @@ from .bundle import SURAdapterBundle, new_adapter
 from .checkpoint import convert_adapter, load_adapter, read_passport, save_adapter
 from .conditioning import adapt, adapt_pair_as_authors, blend, predict
 from .errors import AdapterFileError, AdapterMismatchError
-from .merging import merge_adapters
+from .merging import join_towers, merge_adapters
 from .passport import Passport
 
 __version__ = "0.1.0"
@@ -30,6 +30,7 @@ __all__ = [
     "adapt_pair_as_authors",
     "blend",
     "convert_adapter",
+    "join_towers",
     "load_adapter",
     "merge_adapters",
     "new_adapter",

@@ -22,7 +22,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
         OSError: naming the file, if it cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".unfinished-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

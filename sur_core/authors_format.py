@@ -28,7 +28,7 @@ _RENAMED = {
     "attention.output_layer.": "h1.",
     "fc.": "g.",
 }
-_ETA_IN_PATH = re.compile(r"adapterw(\d*\.?\d+(?:e[-+]?\d+)?)", re.IGNORECASE)
+_ETA_IN_PATH = re.compile(r"adapterw(\d*\.?\d+(?:e[-+]?\d+)?)(?![\d,])", re.IGNORECASE)
 
 
 def is_authors_format(keys) -> bool:
@@ -84,4 +84,5 @@ def eta_in_path(path: Path) -> float | None:
     or None.
     """
     found = [float(number) for number in _ETA_IN_PATH.findall(str(path))]
-    return found[-1] if found and 0 <= found[-1] <= 1 else None
+    possible = [eta for eta in found if 0 <= eta <= 1]
+    return possible[-1] if possible else None

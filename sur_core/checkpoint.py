@@ -111,7 +111,7 @@ def read_passport(path: str | os.PathLike) -> Passport:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
         except SafetensorError as error:
-            raise _unreadable(path, error) from error
+            raise _unreadable(path, str(error)) from error
         if "sur.format_version" in metadata:
             try:
                 return Passport.from_metadata(metadata)
@@ -127,33 +127,48 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             with safe_open(path, framework="pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
         except SafetensorError as error:
-            raise _unreadable(path, error) from error
+            raise _unreadable(path, str(error)) from error
     return _read_torch(path), {}
 
 
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a ``torch.save`` file. Torch's own words are not repeated: they advise to switch its
+    protection off.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if not _looks_like_pickle(path) or "Unsupported operand" in str(error):
-            # Not torch's own words: they advise to turn its protection off.
-            raise _unreadable(path, ValueError("neither safetensors nor a torch file")) from error
-        raise AdapterFileError(
-            f"{path}: refused. An adapter holds numbers only, but this file asks to run Python code or "
-            "holds other objects. Do not use it; ask its author for a .safetensors file"
-        ) from error
     except OSError:
         raise
-    except Exception as error:  # a damaged file can fail in any way inside the reader
-        raise _unreadable(path, error) from error
+    except pickle.UnpicklingError as error:
+        if not _looks_like_pickle(path) or "Unsupported operand" in str(error):
+            raise _unreadable(path, "neither safetensors nor a torch file") from error
+        raise AdapterFileError(
+            f"{path}: refused. An adapter holds numbers only, but this file asks to run Python code or holds "
+            "other objects. Do not use it; ask its author for a .safetensors file"
+        ) from error
+    except Exception as error:  # a damaged or foreign file can fail in any way inside the reader
+        raise _unreadable(path, "neither safetensors nor a whole torch file") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise AdapterFileError(
             f"{path}: expected a state_dict of named tensors, found {type(content).__name__}"
         )
-    strangers = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
+    strangers = [key for key, value in content.items() if not _is_plain(value)]
     if strangers:
-        raise AdapterFileError(f"{path}: expected tensors only, found other values under {_some(strangers)}")
+        raise AdapterFileError(
+            f"{path}: expected plain tensors only, found other values under {_some(strangers)}"
+        )
     return content
+
+
+def _is_plain(value) -> bool:
+    """A dense tensor whose numbers are all in the file (a stride of 0 could claim any size)."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not value.is_nested
+        and value.device.type == "cpu"
+        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    )
 
 
 def _looks_like_safetensors(path: Path) -> bool:
@@ -177,11 +192,10 @@ def _looks_like_pickle(path: Path) -> bool:
         return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
-def _unreadable(path: Path, error: Exception) -> AdapterFileError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+def _unreadable(path: Path, reason: str) -> AdapterFileError:
     return AdapterFileError(
-        f"{path}: not a readable adapter file ({lines[0][:200]}). It may be truncated or of another kind; "
-        "copy or download it again"
+        f"{path}: not a readable adapter file ({reason}). It may be truncated or of another kind; copy or "
+        "download it again"
     )
 
 

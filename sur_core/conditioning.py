@@ -8,9 +8,12 @@ precision lose the small corrections that matter.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import nullcontext
 
 import torch
 
+from .adapter import SURAdapter
 from .bundle import SURAdapterBundle
 from .errors import AdapterMismatchError
 from .families import CHUNK_TOKENS, width_words
@@ -41,18 +44,12 @@ def adapt(adapter: SURAdapterBundle, hidden: torch.Tensor, eta: float) -> torch.
 
 
 def predict(adapter: SURAdapterBundle, hidden: torch.Tensor) -> torch.Tensor:
-    """c_LLM of Eq. 6 for every token, [B, 77 * n, D], float32, on ``hidden``'s device. Arguments as for
-    :func:`adapt`.
-    """
+    """c_LLM of Eq. 6 for every token: float32 [B, 77 * n, D], on ``hidden``'s device. As :func:`adapt`."""
     outputs = []
-    first = 0
-    for name in towers_for(adapter, hidden):
-        tower = adapter.towers[name]
-        part = hidden[..., first : first + tower.config.width]
-        first += tower.config.width
-        chunks = _float_chunks(tower, part)
+    for tower, part in _parts(adapter, hidden):
+        chunks = _float_chunks(tower, hidden[..., part])
         with _full_precision(chunks.device):
-            outputs.append(tower(chunks).c_llm.reshape(part.shape))
+            outputs.append(tower(chunks).c_llm.reshape(*hidden.shape[:2], tower.config.width))
     return torch.cat(outputs, dim=-1).to(hidden.device)
 
 
@@ -60,14 +57,15 @@ def blend(hidden: torch.Tensor, c_llm: torch.Tensor, eta: float) -> torch.Tensor
     """Eq. 7 itself, computed in float32 and returned in ``hidden``'s type. Differentiable.
 
     Raises:
-        AdapterMismatchError: the result does not fit ``hidden``'s type (65504 is float16's largest number).
+        AdapterMismatchError: the result is too large for ``hidden``'s type (float16 ends at 65504).
     """
     mixed = c_llm.float() * eta + hidden.float() * (1.0 - eta)
     result = mixed.to(hidden.dtype)
-    if hidden.dtype == torch.float16 and not result.isfinite().all() and mixed.isfinite().all():
+    if not result.isfinite().all() and hidden.isfinite().all():
         raise AdapterMismatchError(
-            f"the adapted embedding reaches {mixed.abs().max():.4g}, more than float16 can hold (65504); "
-            "the adapter probably belongs to another model. Lower eta, or use bfloat16 or float32 embeddings"
+            f"the adapted embedding reaches {mixed.abs().max():.4g}, more than {hidden.dtype} can hold "
+            f"({torch.finfo(hidden.dtype).max:.5g}); the adapter probably belongs to another model. "
+            "Lower eta or use another adapter"
         )
     return result
 
@@ -111,20 +109,14 @@ def adapt_pair_as_authors(
             "or turn the switch off"
         )
     predicted = []
-    first = 0
-    for name in towers_for(adapter, positive):
-        tower = adapter.towers[name]
-        part = slice(first, first + tower.config.width)
-        first = part.stop
-        pairs = zip(
-            _float_chunks(tower, negative[..., part]), _float_chunks(tower, positive[..., part]), strict=True
-        )
-        with _full_precision(next(tower.parameters()).device):
-            outputs = [tower(torch.stack(pair), mix_batch=True).c_llm for pair in pairs]  # each [2, 77, D]
-        predicted.append(torch.cat(outputs, dim=1))
+    for tower, part in _parts(adapter, positive):
+        sides = [_float_chunks(tower, hidden[..., part]) for hidden in (negative, positive)]  # 2 x [n, 77, D]
+        with _full_precision(sides[0].device):
+            batches = [tower(torch.stack(pair), mix_batch=True).c_llm for pair in zip(*sides, strict=True)]
+        predicted.append(torch.cat(batches, dim=1))  # [2, 77 * n, D]
     c_llm = torch.cat(predicted, dim=-1).to(positive.device)
-    sides = ((negative, c_llm[:1], eta_negative), (positive, c_llm[1:], eta_positive))
-    return tuple(blend(x, c, eta) if eta else x.clone() for x, c, eta in sides)
+    prompts = ((negative, c_llm[:1], eta_negative), (positive, c_llm[1:], eta_positive))
+    return tuple(blend(x, c, eta) if eta else x.clone() for x, c, eta in prompts)
 
 
 def towers_for(adapter: SURAdapterBundle, hidden: torch.Tensor) -> list[str]:
@@ -153,12 +145,16 @@ def towers_for(adapter: SURAdapterBundle, hidden: torch.Tensor) -> list[str]:
         return list(widths)
     fitting = [name for name, tower_width in widths.items() if tower_width == width]
     if not fitting:
-        raise AdapterMismatchError(
-            f"{adapter.source} was trained for {adapter.family_words}; this CONDITIONING is "
-            f"{width_words(width)}. "
-            "Load an adapter made for this base model, or use the checkpoint the adapter was made for"
-        )
+        raise mismatch(adapter, f"this CONDITIONING is {width_words(width)}")
     return fitting[:1]
+
+
+def mismatch(adapter: SURAdapterBundle, found: str) -> AdapterMismatchError:
+    """The error for an adapter on the wrong model; ``found`` says what the model is."""
+    return AdapterMismatchError(
+        f"{adapter.source} was trained for {adapter.family_words}; {found}. Load an adapter made for this "
+        "base model, or use the checkpoint the adapter was made for"
+    )
 
 
 def check_eta(eta: float) -> float:
@@ -170,6 +166,15 @@ def check_eta(eta: float) -> float:
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"eta must be a number from 0 (prompt unchanged) to 1 (adapter only), found {eta!r}")
     return value
+
+
+def _parts(adapter: SURAdapterBundle, hidden: torch.Tensor) -> Iterator[tuple[SURAdapter, slice]]:
+    """Each tower that reads ``hidden``, and which of its features."""
+    first = 0
+    for name in towers_for(adapter, hidden):
+        tower = adapter.towers[name]
+        yield tower, slice(first, first + tower.config.width)
+        first += tower.config.width
 
 
 def _float_chunks(tower, part: torch.Tensor) -> torch.Tensor:
@@ -184,4 +189,8 @@ def _float_chunks(tower, part: torch.Tensor) -> torch.Tensor:
 
 def _full_precision(device: torch.device):
     """A host's autocast (AUTOMATIC1111 samples under it) would quietly run the towers in half precision."""
-    return torch.autocast(device.type, enabled=False)
+    try:
+        active = torch.is_autocast_enabled(device.type)
+    except (RuntimeError, AssertionError):  # some devices, such as DirectML's, know no autocast
+        active = False
+    return torch.autocast(device.type, enabled=False) if active else nullcontext()

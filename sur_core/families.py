@@ -35,6 +35,26 @@ def tower_for_width(width: int) -> str:
     )
 
 
+def check_towers(towers: dict[str, int]) -> None:
+    """Refuse ``{tower: width}`` that no base model can have. Widths no encoder has are fine: tiny models have
+    them.
+
+    Raises:
+        ValueError
+    """
+    if not towers:
+        raise ValueError("an adapter needs at least one tower")
+    unknown = sorted(set(towers) - set(TOWER_NAMES))
+    if unknown:
+        raise ValueError(f"unknown towers {unknown}; known are {list(TOWER_NAMES)}")
+    if len(towers) > 1 and set(towers) != set(FAMILIES["sdxl"]):
+        raise ValueError(f"no base model has the text encoders {sort_towers(towers)} together")
+    widths = {width: name for family in FAMILIES.values() for name, width in family.items()}
+    for name, width in towers.items():
+        if widths.get(width, name) != name:
+            raise ValueError(f"tower {name} cannot be {width} wide; that is {widths[width]}")
+
+
 def family_of_towers(towers: dict[str, int]) -> str:
     """``"sd1"``, ``"sd2"``, ``"sdxl"``, or ``""`` if ``{tower: width}`` is none of them."""
     for family, encoders in FAMILIES.items():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from dataclasses import dataclass, field, fields
 
 from .adapter import SURAdapterConfig
-from .families import TOWER_NAMES, family_of_towers, family_words, sort_towers
+from .families import check_towers, family_of_towers, family_words, sort_towers
 
 FORMAT_VERSION = 1
 _PREFIX = "sur."
@@ -26,7 +27,7 @@ class Passport:
     Attributes:
         towers: architecture of each tower, by text encoder (``clip_l``, ``clip_g``, ``clip_h``).
         source_format: ``"sur"`` for our own files, ``"authors"`` for weights that began as the authors'
-            ``.pt``, ``"merge"`` for a weighted sum of others.
+            ``.pt``.
         base_model: the model it was trained on, by name or hub id.
         eta: strength of Eq. 7 used in training, 0..1.
         llm_name, llm_layer, llm_width: the language model that was distilled, its layer and its features.
@@ -63,13 +64,17 @@ class Passport:
     extra: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
-        if not self.towers:
-            raise ValueError("an adapter needs at least one tower")
-        unknown = sorted(set(self.towers) - set(TOWER_NAMES))
-        if unknown:
-            raise ValueError(f"unknown towers {unknown}; known are {list(TOWER_NAMES)}")
-        if self.eta is not None and not 0 <= self.eta <= 1:  # false for NaN too
+        """Bring every field to its type, so that what can be built can be saved and read back."""
+        check_towers({name: config.width for name, config in self.towers.items()})
+        converters = {_STRINGS: _as_text, _INTEGERS: _as_integer, _NUMBERS: _as_number}
+        for names, convert in converters.items():
+            for name in names:
+                object.__setattr__(self, name, convert(name, getattr(self, name)))
+        if self.eta is not None and not 0 <= self.eta <= 1:
             raise ValueError(f"passport field eta must be in 0..1, found {self.eta}")
+        object.__setattr__(self, "parents", tuple(_as_parent(parent) for parent in self.parents))
+        extra = {_as_text("extra", key): _as_text(f"extra {key}", text) for key, text in self.extra.items()}
+        object.__setattr__(self, "extra", extra)
 
     @property
     def widths(self) -> dict[str, int]:
@@ -134,7 +139,7 @@ class Passport:
         for name in _INTEGERS:
             values[name] = _integer(name, metadata.get(_PREFIX + name))
         for name in _NUMBERS:
-            values[name] = _number(name, metadata.get(_PREFIX + name))
+            values[name] = metadata.get(_PREFIX + name)
         if _PREFIX + "parents" in metadata:
             values["parents"] = tuple(_json("parents", metadata[_PREFIX + "parents"], list))
         values["extra"] = {key: text for key, text in metadata.items() if not _is_ours(key)}
@@ -157,6 +162,7 @@ class Passport:
             ),
             ("loss weights", self._loss_words()),
             ("format", {"authors": "authors' released format"}.get(self.source_format, self.source_format)),
+            ("merged from", f"{len(self.parents)} adapters" if self.parents else ""),
             ("created", self.created),
         ]
         lines = [self.title] if self.title else []
@@ -167,7 +173,7 @@ class Passport:
                 f"tower {name}: {config.width} wide, {config.depth} layers, {config.heads} heads, "
                 f"feed-forward {config.feedforward}, token mixing {config.token_mixing}"
             )
-        lines += [f"parent: {_parent_words(parent)}" for parent in self.parents]
+        lines += [f"parent: {parent['name']} x {parent['weight']:.4g}" for parent in self.parents]
         lines += [f"note: {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
@@ -214,16 +220,37 @@ def _integer(name: str, text: str | None) -> int | None:
         raise ValueError(f"passport field {name} must be a whole number, found {text[:40]!r}") from None
 
 
-def _number(name: str, text: str | None) -> float | None:
-    if text is None:
+def _as_text(name: str, value) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"passport field {name} must be text, found {value!r}")
+    return value.encode("utf8", "replace").decode("utf8")  # names of files need not be valid Unicode
+
+
+def _as_integer(name: str, value) -> int | None:
+    if value is None:
         return None
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"passport field {name} must be a finite number, found {text[:40]!r}")
-    return value
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"passport field {name} must be a whole number, found {value!r}") from None
+
+
+def _as_number(name: str, value) -> float | None:
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"passport field {name} must be a finite number, found {str(value)[:40]!r}")
+    return number
+
+
+def _as_parent(parent) -> dict:
+    if not isinstance(parent, dict) or set(parent) != {"name", "weight"}:
+        raise ValueError(f"passport field parents must hold a name and a weight for each, found {parent!r}")
+    return {"name": _as_text("parents", parent["name"]), "weight": _as_number("parents", parent["weight"])}
 
 
 def _json(name: str, text: str | None, kind: type):
@@ -238,10 +265,6 @@ def _json(name: str, text: str | None, kind: type):
 
 def _shown(value) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else f"{value:,}"
-
-
-def _parent_words(parent) -> str:
-    return f"{parent.get('name')} x {parent.get('weight')}" if isinstance(parent, dict) else str(parent)
 
 
 def _join(*parts) -> str:

@@ -8,7 +8,16 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from sur_core import adapt, adapt_pair_as_authors, convert_adapter, load_adapter, read_passport
+from sur_core import (
+    AdapterMismatchError,
+    adapt,
+    adapt_pair_as_authors,
+    convert_adapter,
+    join_towers,
+    load_adapter,
+    read_passport,
+    save_adapter,
+)
 from sur_core.authors_format import eta_in_path
 from tests.helpers import authors_state_dict, embeddings, parameters_equal, write_authors_file
 
@@ -103,6 +112,8 @@ def test_eta_comes_from_the_caller_or_the_path(tmp_path):
         ("a_adapterw0.1/b_adapterw0.2/c.pt", 0.2),
         ("x_adapterw7/adapter.pt", None),
         ("adapter_weights/adapter.pt", None),
+        ("x_adapterw0,1/adapter.pt", None),
+        ("x_adapterw0.1/y_adapterw7/adapter.pt", 0.1),
     ],
 )
 def test_eta_in_path(path, eta):
@@ -126,6 +137,31 @@ def test_conversion_keeps_the_adapter_and_adds_a_passport(tmp_path):
         "authors",
     )
     assert passport.warnings == ()
+
+
+def test_two_files_join_into_an_adapter_for_sdxl(tmp_path):
+    small = load_adapter(write_authors_file(tmp_path / "l_adapterw0.1.pt", width=768))
+    large = load_adapter(write_authors_file(tmp_path / "g_adapterw0.1.pt", width=1280))
+    joined = join_towers([large, small])
+    assert (joined.passport.family, joined.passport.eta, joined.passport.source_format) == (
+        "sdxl",
+        0.1,
+        "authors",
+    )
+    x = embeddings(1, 154, 2048)
+    expected = torch.cat([adapt(small, x[..., :768], 0.3), adapt(large, x[..., 768:], 0.3)], dim=-1)
+    assert torch.equal(adapt(joined, x, 0.3), expected)
+    save_adapter(joined, tmp_path / "sdxl.safetensors")
+    assert parameters_equal(load_adapter(tmp_path / "sdxl.safetensors"), joined)
+
+
+def test_what_does_not_belong_together_is_not_joined(tmp_path):
+    small = load_adapter(write_authors_file(tmp_path / "a.pt", width=768))
+    middle = load_adapter(write_authors_file(tmp_path / "b.pt", width=1024))
+    with pytest.raises(AdapterMismatchError, match="there twice"):
+        join_towers([small, small])
+    with pytest.raises(AdapterMismatchError, match="clip_l', 'clip_h'"):
+        join_towers([small, middle])
 
 
 def test_their_tensors_in_a_safetensors_file_load_too(tmp_path):

@@ -7,10 +7,12 @@ import pickle
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -184,6 +186,31 @@ def test_a_bare_pickle_does_not_run_either(tmp_path, name, protocol):
     assert os.path.exists(marker), "the file must be dangerous, or this test shows nothing"
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_files_torch_warns_about_are_refused_in_our_words(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "script.pt")
+    with tarfile.open(tmp_path / "tar.pt", "w") as tar:
+        tar.add(__file__, "sys_info")
+    for name in ("script.pt", "tar.pt"):
+        assert "not a readable adapter file" in refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.eye(768).to_sparse(),
+        lambda: torch.empty(768, 768, device="meta"),
+        lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+        lambda: torch.zeros(1, 1).expand(60_000, 60_000),
+    ],
+    ids=["sparse", "meta", "nested", "expanded"],
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_that_are_not_plain_are_refused(tmp_path, make):
+    torch.save({**authors_state_dict(), "fc.weight": make()}, tmp_path / "odd.pt")
+    assert "plain tensors" in refusal(tmp_path / "odd.pt")
+
+
 def test_tensors_of_something_else(tmp_path):
     save_file({"lora_unet_down.weight": torch.zeros(2)}, tmp_path / "lora.safetensors")
     message = refusal(tmp_path / "lora.safetensors")
@@ -245,6 +272,9 @@ CONFIG = {"clip_l": {"width": 768, "depth": 2, "heads": 8, "feedforward": 2048}}
         ({"sur.eta": "much"}, "eta"),
         ({"sur.steps": "many"}, "steps"),
         ({"sur.parents": "{}"}, "parents"),
+        ({"sur.parents": '[{"name": 3, "weight": 1}]'}, "parents"),
+        ({"sur.config": json.dumps({"clip_l": {**CONFIG["clip_l"], "width": 1280}})}, "1280"),
+        ({"sur.config": json.dumps({"clip_l": CONFIG["clip_l"], "clip_h": CONFIG["clip_l"]})}, "together"),
     ],
 )
 def test_a_false_passport_is_refused(saved, tmp_path, metadata, word):
@@ -389,6 +419,53 @@ def test_text_for_people_says_what_is_known():
     for words in ("Märchen", "SDXL, 2048 wide", "a/model", "0.25", "layer 39", "5,000", "26,121", "a x 0.5"):
         assert words in text, words
     assert "None" not in new_adapter("sd1").passport.to_text()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {
+            "eta": np.float64(0.1),
+            "lambda_llm": np.float32(0.5),
+            "steps": np.int64(3),
+            "llm_layer": np.int8(-1),
+        },
+        {"eta": torch.tensor(0.25), "temperature": 1, "w0_seed": True},
+        {"parents": [{"name": "a", "weight": np.float32(0.5)}], "extra": {"x": "y"}},
+        {"title": "broken \udcff name"},
+    ],
+)
+def test_whatever_is_saved_can_be_loaded(tmp_path, fields):
+    save_adapter(small(), tmp_path / "a.safetensors", **fields)
+    passport = load_adapter(tmp_path / "a.safetensors").passport
+    assert passport == replace(small().passport, created=passport.created, **fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"lambda_llm": float("nan")},
+        {"steps": 5000.5},
+        {"steps": "many"},
+        {"eta": "strong"},
+        {"eta": 1.5},
+        {"title": 3},
+        {"extra": {"a": 1}},
+        {"parents": ({"name": "a"},)},
+    ],
+)
+def test_a_passport_that_could_not_be_read_back_is_not_written(tmp_path, fields):
+    save_adapter(small(title="old"), tmp_path / "a.safetensors")
+    before = (tmp_path / "a.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        save_adapter(small(), tmp_path / "a.safetensors", **fields)
+    assert (tmp_path / "a.safetensors").read_bytes() == before
+
+
+def test_long_names_in_any_script_can_be_saved(tmp_path):
+    path = tmp_path / ("猫" * 80 + ".safetensors")
+    save_adapter(small(), path)
+    assert load_adapter(path).passport.widths == {"clip_l": 768}
 
 
 def test_a_passport_needs_a_tower():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sur_core import AdapterMismatchError, adapt, adapt_pair_as_authors, blend, predict
+from sur_core import AdapterMismatchError, adapt, adapt_pair_as_authors, blend, conditioning, predict
 from tests.helpers import embeddings, random_adapter
 
 
@@ -96,6 +96,41 @@ def test_a_result_that_float16_cannot_hold_is_an_error(sd1):
     with pytest.raises(AdapterMismatchError, match="float16"):
         adapt(strong, embeddings(1, 77, 768, dtype=torch.float16), 1)
     assert adapt(strong, embeddings(1, 77, 768, dtype=torch.bfloat16), 1).isfinite().all()
+
+
+def test_numbers_too_large_for_any_type_are_an_error(sd1):
+    absurd = random_adapter("sd1", scale=3e38)
+    for dtype in (torch.float32, torch.float16):
+        with pytest.raises(AdapterMismatchError, match="more than"):
+            adapt(absurd, embeddings(1, 77, 768, dtype=dtype), 1)
+
+
+def test_embeddings_that_were_broken_before_are_not_blamed_on_the_adapter(sd1):
+    hidden = embeddings(2, 77, 768)
+    hidden[0, 0, 0] = math.nan
+    adapted = adapt(sd1, hidden, 0.5)
+    assert adapted[0].isnan().any() and adapted[1].isfinite().all()
+
+
+def test_it_runs_where_tensors_have_no_numbers_and_no_autocast():
+    """The meta device stands for any device: nothing in predict() may need the CPU or autocast."""
+    with torch.device("meta"):
+        adapter = random_adapter_on_meta()
+        hidden = torch.empty(2, 154, 768, dtype=torch.bfloat16)
+    assert predict(adapter, hidden).shape == hidden.shape
+
+
+def random_adapter_on_meta():
+    from sur_core import Passport, SURAdapterBundle, SURAdapterConfig
+
+    return SURAdapterBundle(Passport({"clip_l": SURAdapterConfig(width=768)})).freeze()
+
+
+@pytest.mark.parametrize("device", ["privateuseone", "meta", "cpu"])
+def test_devices_without_autocast_are_not_asked_to_leave_it(device):
+    """``privateuseone`` is DirectML."""
+    with conditioning._full_precision(torch.device(device)):
+        pass
 
 
 def test_sdxl_is_split_among_its_encoders(sdxl):

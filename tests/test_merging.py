@@ -45,8 +45,44 @@ def test_parents_are_named_and_what_they_share_is_kept():
         {"name": "one.safetensors", "weight": 0.5},
         {"name": "new adapter", "weight": 0.5},
     )
-    assert (passport.base_model, passport.eta, passport.source_format) == ("same/model", None, "merge")
+    assert (passport.base_model, passport.eta) == ("same/model", None)
     assert "one.safetensors x 0.5" in passport.to_text()
+
+
+def test_a_merge_with_itself_keeps_the_whole_passport():
+    fields = {
+        "eta": 0.2,
+        "steps": 5,
+        "w0_seed": 1,
+        "lambda_llm": 0.1,
+        "dataset_hash": "x",
+        "extra": {"a": "b"},
+    }
+    first = pair(**fields)[0]
+    passport = merge_adapters([first, first], [0.5, 0.5]).passport
+    assert {name: getattr(passport, name) for name in fields} == fields
+
+
+def test_merges_of_merges_name_the_files_they_began_with():
+    first, second = pair()
+    first.source, second.source = "/x/one.safetensors", "/x/two.safetensors"
+    inner = merge_adapters([first, second], [0.5, 0.5])
+    assert merge_adapters([inner, second], [0.5, 0.25]).passport.parents == (
+        {"name": "one.safetensors", "weight": 0.25},
+        {"name": "two.safetensors", "weight": 0.25},
+        {"name": "two.safetensors", "weight": 0.25},
+    )
+
+
+def test_authors_files_are_told_apart_by_their_folders_and_keep_their_note():
+    first, second = pair(source_format="authors")
+    first.source, second.source = "/x/adapterw0.1/adapter.pt", "/x/adapterw0.2/adapter.pt"
+    passport = merge_adapters([first, second], [0.5, 0.5]).passport
+    assert [parent["name"] for parent in passport.parents] == [
+        "adapterw0.1/adapter.pt",
+        "adapterw0.2/adapter.pt",
+    ]
+    assert "Realistic Vision V2.0" in passport.to_text()
 
 
 def test_parents_are_not_changed():

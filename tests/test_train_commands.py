@@ -41,6 +41,13 @@ def test_convert_options(tmp_path):
     assert (read_passport(target).eta, read_passport(target).title) == (0.2, "mine")
 
 
+def test_convert_joins_two_files_for_sdxl(tmp_path):
+    parts = [write_authors_file(tmp_path / f"{width}.pt", width=width) for width in (768, 1280)]
+    target = tmp_path / "sdxl.safetensors"
+    assert main(["convert", *map(str, parts), str(target), "--eta", "0.1"]) == 0
+    assert (read_passport(target).family, read_passport(target).eta) == ("sdxl", 0.1)
+
+
 def test_convert_keeps_an_existing_file_unless_told(tmp_path, capsys):
     source = write_authors_file(tmp_path / "adapter.pt")
     target = tmp_path / "a.safetensors"

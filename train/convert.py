@@ -1,15 +1,21 @@
-"""Turn an adapter file, such as the authors' .pt, into a .safetensors with a passport."""
+"""Turn an adapter file, such as the authors' .pt, into a .safetensors with a passport.
+
+Given two files of the authors' format for SDXL's two text encoders (768 and 1280 wide), it makes one SDXL
+adapter.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from sur_core import convert_adapter, read_passport
+from sur_core import join_towers, load_adapter, read_passport, save_adapter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="adapter file to read")
+    parser.add_argument(
+        "sources", type=Path, nargs="+", help="adapter file to read, one for each text encoder"
+    )
     parser.add_argument("target", type=Path, help=".safetensors file to write")
     parser.add_argument("--eta", type=float, help="eta used in training, if neither file nor path say")
     parser.add_argument("--base-model", help="model it was trained on, such as 'Realistic Vision V2.0'")
@@ -22,5 +28,6 @@ def run(options: argparse.Namespace) -> None:
         raise FileExistsError(f"{options.target} is already there; choose another name or add --overwrite")
     fields = {"base_model": options.base_model, "title": options.title}
     known = {name: value for name, value in fields.items() if value is not None}
-    convert_adapter(options.source, options.target, options.eta, **known)
+    adapters = [load_adapter(source, options.eta) for source in options.sources]
+    save_adapter(adapters[0] if len(adapters) == 1 else join_towers(adapters), options.target, **known)
     print(f"{options.target}\n{read_passport(options.target).to_text()}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sur_core import save_adapter
+from sur_core import join_towers, load_adapter, save_adapter
 from tests.comfyui import server as comfy
 from tests.helpers import random_adapter, write_authors_file
 
@@ -48,6 +48,10 @@ def server(checkpoints, tmp_path_factory):
     save_adapter(random_adapter("sd2", seed=3), folder / "sd2.safetensors")
     save_adapter(random_adapter("sdxl", seed=4), elsewhere / "xl" / "sdxl.safetensors")
     write_authors_file(folder / "test_llm13B_adapterw0.1" / "adapter_checkpoint5000.pt")
+    parts = tmp_path_factory.mktemp("parts")
+    theirs = [write_authors_file(parts / f"{width}.pt", width=width) for width in (768, 1280)]
+    joined = join_towers([load_adapter(path, eta=0.1) for path in theirs])
+    save_adapter(joined, elsewhere / "xl" / "authors.safetensors")
     (folder / "notes.txt").write_text("not an adapter")
     packs = {"sur-adapter": PACK, "probe": Path(__file__).with_name("probe_pack")}
     with comfy.Server(base, packs, extra) as running:

@@ -7,7 +7,6 @@ traceback}.
 """
 
 import asyncio
-import copy
 import gc
 import importlib
 import json
@@ -30,7 +29,9 @@ import comfy.model_management as memory  # noqa: E402
 import comfy.sd  # noqa: E402
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
+from comfy import model_sampling, samplers, sd1_clip, sdxl_clip  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
+from comfy.text_encoders import sd3_clip  # noqa: E402
 
 import nodes  # noqa: E402
 
@@ -220,18 +221,106 @@ def case_the_dropdown_never_raises():
     assert "ours.safetensors" in options
 
 
-def case_a_text_encoder_of_another_kind_is_refused():
-    class Flux:
-        cond_stage_model = torch.nn.Module()
+def refused(model, adapter):
+    class Holder:
+        cond_stage_model = model
 
-    Flux.cond_stage_model.clip_l = CLIP.cond_stage_model.clip_l
-    Flux.cond_stage_model.t5xxl = copy.copy(CLIP.cond_stage_model.clip_l)
     try:
-        on_clip(Flux, load())
+        on_clip(Holder, adapter, 0.0)
     except core.AdapterMismatchError as error:
-        assert "t5xxl" in str(error) and "SD 1.x" in str(error)
-    else:
-        raise AssertionError("an SD 1.x adapter was put on a CLIP with a T5")
+        return str(error)
+    return ""
+
+
+def case_text_encoders_of_another_kind_are_refused():
+    meta = {"device": "meta", "dtype": torch.float16}
+    sd1, sdxl = load(), load("sdxl.safetensors")
+    for model, adapter in (
+        (sd3_clip.SD3ClipModel(clip_l=True, clip_g=True, t5=False, **meta), sdxl),
+        (sd3_clip.SD3ClipModel(clip_l=True, clip_g=False, t5=False, **meta), sd1),
+        (sdxl_clip.StableCascadeClipModel(**meta), sdxl),
+        (sdxl_clip.SDXLRefinerClipModel(**meta), sd1),
+        (sdxl_clip.SDXLClipModel(**meta), sd1),
+        (sd1_clip.SD1ClipModel(**meta), sdxl),
+    ):
+        message = refused(model, adapter)
+        assert type(model).__name__ in message and adapter.bundle.source in message, message
+
+
+def case_the_refiner_takes_the_clip_g_tower():
+    adapter = load("sdxl.safetensors")
+
+    class Holder:
+        cond_stage_model = sdxl_clip.SDXLRefinerClipModel(device="meta", dtype=torch.float16)
+
+    ours["clip_nodes"].check_encoders(Holder, adapter, ["clip_g"])
+    conditioning = [[torch.randn(1, 77, 1280), {}]]
+    (after, _), *_ = NODES["SURApplyConditioning"].execute(conditioning, adapter, 0.5, 0.0, 1.0).result[0]
+    expected = adapter.bundle.towers["clip_g"](conditioning[0][0]).c_llm * 0.5 + conditioning[0][0] * 0.5
+    torch.testing.assert_close(after, expected)
+
+
+def case_nothing_is_loaded_when_there_is_nothing_to_do():
+    conditioning = encode(CLIP)
+    memory.unload_all_models()
+    adapter = load()
+    apply = NODES["SURApplyConditioning"].execute
+    for result in (
+        apply(conditioning, adapter, 0.0, 0.0, 1.0).result[0],
+        apply(conditioning, adapter, 0.5, 0.4, 0.4).result[0],
+        NODES["SURApplyPair"].execute(conditioning, conditioning, adapter, 0.0, 0.0, False).result[0],
+    ):
+        assert len(result) == 1 and torch.equal(result[0][0], conditioning[0][0])
+        assert result[0][1].keys() == conditioning[0][1].keys()
+    assert not memory.loaded_models()
+
+
+def case_ranges_of_no_length_and_longer_entries():
+    """An entry that is never active stays one entry; what packs append to an entry stays."""
+    embeddings, more = encode(CLIP)[0][0], ["of another pack"]
+    conditioning = [[embeddings, {"start_percent": 0.5, "end_percent": 0.5}, more], [embeddings, {}, more]]
+    result = NODES["SURApplyConditioning"].execute(conditioning, load(), 0.5, 0.5, 1.0).result[0]
+    ranges = [(options.get("start_percent"), options.get("end_percent")) for _, options, _ in result]
+    assert ranges == [(0.5, 0.5), (0.0, 0.5), (0.5, 1.0)]
+    assert all(rest is more for *_, rest in result)
+    for made in NODES["SUREtaSweep"].execute(conditioning, load(), "0, 0.5").result[0]:
+        assert len(made) == 2 and all(rest is more for *_, rest in made)
+
+
+def case_every_step_of_every_schedule_has_a_prompt():
+    """A split range leaves no step without a prompt, and both prompts only where a step is on the border."""
+    sampling = type("Sampling", (model_sampling.ModelSamplingDiscrete, model_sampling.EPS), {})()
+    conditioning, adapter = encode(CLIP), load()
+    for border in (0.25, 0.5, 0.333):
+        entries = NODES["SURApplyConditioning"].execute(conditioning, adapter, 0.5, border, 1.0).result[0]
+        spans = [
+            [sampling.percent_to_sigma(options[end]) for end in ("start_percent", "end_percent")]
+            for _, options in entries
+        ]
+        for scheduler in samplers.SCHEDULER_NAMES:
+            for steps in (4, 8, 20, 25):
+                for sigma in samplers.calculate_sigmas(sampling, scheduler, steps)[:-1]:
+                    active = [start >= sigma >= end for start, end in spans]
+                    assert any(active), (scheduler, steps, border)
+                    on_border = abs(sigma / sampling.percent_to_sigma(border) - 1) < 1e-6
+                    assert on_border or not all(active), (scheduler, steps, border)
+
+
+def case_a_wired_file_name_does_not_rerun_everything():
+    """ComfyUI asks for the fingerprint of a wired input with None; an error there would rerun all, always."""
+    assert NODES["SURLoadAdapter"].fingerprint_inputs(None) is NODES["SURLoadAdapter"].fingerprint_inputs(
+        None
+    )
+    assert NODES["SURLoadAdapter"].validate_inputs(None) is True
+    assert NODES["SURLoadAdapter"].validate_inputs(3) is not True
+
+
+def case_a_title_survives_saving():
+    folder = folder_paths.get_folder_paths("sur_adapters")[0]
+    for title, expected in (("", "plain"), ("A name", "A name")):
+        core.save_adapter(load().bundle, os.path.join(folder, "titled.safetensors"), title=title)
+        NODES["SURSaveAdapter"].execute(load("titled.safetensors"), "plain", True)
+        assert core.read_passport(os.path.join(folder, "plain.safetensors")).title == expected
 
 
 def case_no_clip_is_told_in_words():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -112,10 +111,6 @@ class Server:
 
     def node_info(self, name: str) -> dict:
         return self.get(f"/object_info/{urllib.parse.quote(name)}")[name]
-
-    def import_seconds(self, pack: str) -> float:
-        """What ComfyUI's own log says importing a pack took, in steps of 0.1 s."""
-        return float(re.search(rf"([\d.]+) seconds: \S*{pack}\s", self.log_text())[1])
 
     def run(self, graph: Graph, timeout: float = 900) -> dict:
         """Run a workflow; returns its outputs by node. Raises :class:`WorkflowError` with ComfyUI's words."""

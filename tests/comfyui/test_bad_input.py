@@ -32,7 +32,7 @@ def test_an_adapter_of_another_family_on_either_node(server):
             probe = Probe(server, checkpoint, adapter)
             probe.dump(wrong=probe.encode(SHORT, probe.apply_clip(eta)))
             message = complaint(probe.run)
-            assert words[0] in message and "this CLIP has clip_" in message
+            assert words[0] in message and "this CLIP is a SD" in message and "with clip_" in message
 
 
 def test_an_sd2_text_encoder_refuses_an_sd1_adapter_and_takes_its_own(server):

@@ -94,14 +94,15 @@ def sd15(server):
 @pytest.fixture(scope="module")
 def sdxl(server):
     pictures = Pictures(server, "sur_test_sdxl.safetensors")
-    adapter = pictures.adapter("xl/sdxl.safetensors")
     plain = pictures.encode(pictures.clip)
     pictures.draw("xl_plain", plain, steps=2)
-    for eta in (0.0, 0.5):
-        pictures.draw(f"xl_cond_{eta}", pictures.on_conditioning(plain, adapter, eta), steps=2)
-        pictures.draw(
-            f"xl_clip_{eta}", pictures.encode(pictures.on_clip(pictures.clip, adapter, eta)), steps=2
-        )
+    for kind, name in (("ours", "xl/sdxl.safetensors"), ("authors", "xl/authors.safetensors")):
+        adapter = pictures.adapter(name)
+        for eta in (0.0, 0.5):
+            on_clip = pictures.encode(pictures.on_clip(pictures.clip, adapter, eta))
+            on_conditioning = pictures.on_conditioning(plain, adapter, eta)
+            pictures.draw(f"xl_{kind}_cond_{eta}", on_conditioning, steps=2)
+            pictures.draw(f"xl_{kind}_clip_{eta}", on_clip, steps=2)
     return pictures.run()
 
 
@@ -113,15 +114,16 @@ def test_sd15_eta_0_is_pixel_identical_and_eta_05_is_not(sd15, kind, route):
 
 
 @pytest.mark.parametrize("route", ["cond", "clip"])
-def test_sdxl_eta_0_is_pixel_identical_and_eta_05_is_not(sdxl, route):
-    assert same(sdxl[f"xl_{route}_0.0"], sdxl["xl_plain"])
-    assert not same(sdxl[f"xl_{route}_0.5"], sdxl["xl_plain"])
+@pytest.mark.parametrize("kind", ["ours", "authors"])
+def test_sdxl_eta_0_is_pixel_identical_and_eta_05_is_not(sdxl, kind, route):
+    assert same(sdxl[f"xl_{kind}_{route}_0.0"], sdxl["xl_plain"])
+    assert not same(sdxl[f"xl_{kind}_{route}_0.5"], sdxl["xl_plain"])
 
 
 def test_both_routes_draw_the_same_picture_for_a_short_prompt(sd15, sdxl):
     for kind in ("ours", "authors"):
         assert same(sd15[f"{kind}_cond_0.5"], sd15[f"{kind}_clip_0.5"])
-    assert same(sdxl["xl_cond_0.5"], sdxl["xl_clip_0.5"])
+        assert same(sdxl[f"xl_{kind}_cond_0.5"], sdxl[f"xl_{kind}_clip_0.5"])
 
 
 def test_both_formats_draw_their_own_picture(sd15):

@@ -25,6 +25,7 @@ def results(checkpoints, tmp_path_factory):
     work = tmp_path_factory.mktemp("inside")
     folder = work / "models" / "sur_adapters"
     save_adapter(random_adapter("sd1", seed=1), folder / "ours.safetensors")
+    save_adapter(random_adapter("sdxl", seed=2), folder / "sdxl.safetensors")
     write_authors_file(folder / "authors_adapterw0.1.pt")
     command = [comfy.PYTHON, SCRIPT, PACK, comfy.COMFYUI, checkpoints, work]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=900)
