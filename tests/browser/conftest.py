@@ -19,7 +19,7 @@ PACK = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     if reason := comfy.missing() or browser.missing():
-        pytest.skip(reason)
+        comfy.skip_or_fail(reason)
     base = tmp_path_factory.mktemp("comfyui")
     folder = base / "models" / "sur_adapters"
     save_adapter(random_adapter("sd1"), folder / "ours.safetensors")

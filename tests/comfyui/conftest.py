@@ -21,7 +21,7 @@ CHECKPOINTS = comfy.HOME / "sur-adapter-tests"
 def checkpoints() -> Path:
     """Random checkpoints; made once (about a minute, 3.6 GB) and kept beside the test ComfyUI."""
     if reason := comfy.missing():
-        pytest.skip(reason)
+        comfy.skip_or_fail(reason)
     maker = Path(__file__).with_name("random_checkpoint.py")
     made = subprocess.run([comfy.PYTHON, maker, comfy.COMFYUI, CHECKPOINTS], capture_output=True, text=True)
     assert made.returncode == 0, made.stdout + made.stderr
