@@ -18,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
 from . import authors_format
-from .adapter import SURAdapterConfig
 from .atomic import atomic_write
 from .bundle import SURAdapterBundle
 from .conditioning import check_eta
@@ -42,6 +41,7 @@ def load_adapter(path: str | os.PathLike, eta: float | None = None) -> SURAdapte
         AdapterFileError: it is not a usable adapter; the message says what was expected and found.
     """
     path = Path(path)
+    eta = None if eta is None else check_eta(eta)
     # ComfyUI runs nodes in inference mode; tensors made there could never be trained further.
     with torch.inference_mode(False), torch.no_grad():
         tensors, metadata = _read(path)
@@ -49,12 +49,9 @@ def load_adapter(path: str | os.PathLike, eta: float | None = None) -> SURAdapte
             if "sur.format_version" in metadata:
                 passport = Passport.from_metadata(metadata)
                 if eta is not None and passport.eta is None:
-                    passport = replace(passport, eta=check_eta(eta))
+                    passport = replace(passport, eta=eta)
             else:
-                config, tensors, passport = _authors_adapter(path, tensors, eta)
-                tensors = {
-                    f"{name}.{key}": value for name in passport.towers for key, value in tensors.items()
-                }
+                passport, tensors = _authors_adapter(path, tensors, eta)
             return _build(passport, tensors, path)
         except AdapterFileError:
             raise
@@ -72,7 +69,8 @@ def save_adapter(adapter: SURAdapterBundle, path: str | os.PathLike, **passport)
             adapter"``. The date is set to now where there is none.
 
     Raises:
-        AdapterFileError: the name does not end in ``.safetensors``, or a weight is NaN or infinite.
+        AdapterFileError: the name does not end in ``.safetensors``, a weight is NaN or infinite, or a
+            passport field is impossible.
         OSError: the file cannot be written.
     """
     path = Path(path)
@@ -83,9 +81,11 @@ def save_adapter(adapter: SURAdapterBundle, path: str | os.PathLike, **passport)
         for key, value in adapter.state_dict().items()
     }
     _check_finite(tensors, path)
-    described = replace(adapter.passport, **passport)
-    if not described.created:
-        described = replace(described, created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    try:
+        described = replace(adapter.passport, **{"created": adapter.passport.created or now, **passport})
+    except ValueError as error:
+        raise AdapterFileError(f"{path}: not written: {error}") from error
     with atomic_write(path) as file:
         file.write(to_safetensors(tensors, metadata=described.to_metadata()))
 
@@ -201,7 +201,8 @@ def _unreadable(path: Path, reason: str) -> AdapterFileError:
 
 def _authors_adapter(
     path: Path, tensors: dict[str, torch.Tensor], eta: float | None
-) -> tuple[SURAdapterConfig, dict[str, torch.Tensor], Passport]:
+) -> tuple[Passport, dict[str, torch.Tensor]]:
+    """A passport for the authors' tensors, and the tensors as our files name them."""
     if not authors_format.is_authors_format(tensors):
         raise AdapterFileError(
             f"{path}: not a SUR adapter. Expected our passport or the authors' tensors "
@@ -209,7 +210,9 @@ def _authors_adapter(
             f"{_some(tensors)}"
         )
     config, renamed = authors_format.convert_tensors(tensors)
-    return config, renamed, authors_format.describe(config, path, check_eta(eta) if eta is not None else None)
+    passport = authors_format.describe(config, path, eta)
+    (tower,) = passport.towers
+    return passport, {f"{tower}.{key}": value for key, value in renamed.items()}
 
 
 def _build(passport: Passport, tensors: dict[str, torch.Tensor], path: Path) -> SURAdapterBundle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import fields
@@ -48,10 +49,11 @@ def merge_adapters(adapters: Sequence[SURAdapterBundle], weights: Sequence[float
             )
     with torch.inference_mode(False), torch.no_grad():
         states = [adapter.state_dict() for adapter in adapters]
-        # Summed in float64, so that merging an adapter with itself gives it back exactly.
+        # In float64, so that merging an adapter with itself gives it back exactly; on the CPU, because not
+        # every device has float64.
         merged = {
             key: sum(
-                weight * state[key].double().cpu() for weight, state in zip(weights, states, strict=True)
+                weight * state[key].cpu().double() for weight, state in zip(weights, states, strict=True)
             ).float()
             for key in states[0]
         }
@@ -63,7 +65,7 @@ def merge_adapters(adapters: Sequence[SURAdapterBundle], weights: Sequence[float
 
 def join_towers(adapters: Sequence[SURAdapterBundle]) -> SURAdapterBundle:
     """Put adapters of different text encoders into one: two files of the authors' format, 768 and 1280 wide,
-    make an adapter for SDXL. The weights are shared with the parts.
+    make an adapter for SDXL. The parts are copied.
 
     Raises:
         AdapterMismatchError: two adapters have the same tower, or no base model has these encoders together.
@@ -81,7 +83,7 @@ def join_towers(adapters: Sequence[SURAdapterBundle]) -> SURAdapterBundle:
     with torch.device("meta"):
         result = SURAdapterBundle(passport, source="joined adapter")
     for name, tower in towers.items():
-        result.towers[name] = tower
+        result.towers[name] = copy.deepcopy(tower)
     return result.freeze()
 
 
