@@ -7,6 +7,7 @@ traceback}.
 """
 
 import asyncio
+import dataclasses
 import gc
 import importlib
 import json
@@ -14,6 +15,7 @@ import os
 import shutil
 import sys
 import traceback
+import types
 import weakref
 
 pack, comfyui, checkpoints, work = (os.path.abspath(argument) for argument in sys.argv[1:5])
@@ -41,7 +43,7 @@ NODES = {
 }
 ours = {
     name: importlib.import_module(f"{NODES['SURLoadAdapter'].__module__.rpartition('.')[0]}.{name}")
-    for name in ("model_files", "handle", "entries", "clip_nodes")
+    for name in ("common", "model_files", "handle", "entries", "clip_nodes")
 }
 core = importlib.import_module(f"{NODES['SURLoadAdapter'].__module__.rpartition('.nodes.')[0]}.sur_core")
 SHORT, WEIGHTED = "a red cube", "a (red:1.5) cube"
@@ -321,6 +323,24 @@ def case_a_title_survives_saving():
         core.save_adapter(load().bundle, os.path.join(folder, "titled.safetensors"), title=title)
         NODES["SURSaveAdapter"].execute(load("titled.safetensors"), "plain", True)
         assert core.read_passport(os.path.join(folder, "plain.safetensors")).title == expected
+
+
+def case_search_aliases_reach_every_comfyui_that_knows_them():
+    common = ours["common"]
+    known = {field.name for field in dataclasses.fields(common.io.Schema)}
+
+    @dataclasses.dataclass
+    class NewerSchema(common.io.Schema):
+        search_aliases: list = None
+
+    values = {"node_id": "X", "display_name": "Y", "search_aliases": ["a", "b"]}
+    real, common.io = common.io, types.SimpleNamespace(Schema=NewerSchema)
+    try:
+        assert common.schema(**values).search_aliases == ["a", "b"]
+    finally:
+        common.io = real
+    made = common.schema(**values)
+    assert made.category == "SUR" and hasattr(made, "search_aliases") == ("search_aliases" in known)
 
 
 def case_no_clip_is_told_in_words():
