@@ -47,7 +47,10 @@ def main() -> int:
         print(f"[SUR-adapter] Could not make the folder for adapters: {error}")
         return 1
     where = folder or "models/sur_adapters of your ComfyUI"
-    print(f"[SUR-adapter] Put adapters (.safetensors or the authors' .pt) into {where}, then restart.")
+    print(f"[SUR-adapter] Put adapters (.safetensors or the authors' .pt) into {where}.")
+    print(
+        "[SUR-adapter] Restart once to load the pack. After that, press R in the browser to see new adapters."
+    )
     return 1 if found else 0
 
 

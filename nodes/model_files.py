@@ -78,7 +78,7 @@ def save_path(name: str) -> Path:
         ValueError: the name is empty, absolute, leaves the folder, or is not a file name on every system.
     """
     parts = [part.strip() for part in re.split(r"[\\/]", name.strip())]
-    if not parts[-1].lower().endswith(".safetensors"):
+    if not parts[-1].lower().endswith((".safetensors", ".")):
         parts[-1] += ".safetensors"
     for part in parts:
         if problem := _problem(part):

@@ -90,7 +90,7 @@ class Passport:
     def warnings(self) -> tuple[str, ...]:
         """What a user should know before using the adapter, as sentences."""
         found = []
-        if self.source_format == "authors" and not self.base_model:
+        if self.source_format == "authors" and self.family == "sd1" and not self.base_model:
             found.append(
                 "the authors' format does not name the base model; their public files belong to Realistic "
                 "Vision V2.0"

@@ -41,11 +41,20 @@ def test_convert_options(tmp_path):
     assert (read_passport(target).eta, read_passport(target).title) == (0.2, "mine")
 
 
+def test_convert_does_not_overrule_the_eta_a_file_stores(tmp_path, capsys):
+    save_adapter(random_adapter("sd1", depth=1, passport={"eta": 0.1}), tmp_path / "a.safetensors")
+    command = ["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors"), "--eta"]
+    assert main([*command, "0.5"]) == 1
+    assert "trained with eta 0.1" in capsys.readouterr().err and not (tmp_path / "b.safetensors").exists()
+    assert main([*command, "0.1"]) == 0
+
+
 def test_convert_joins_two_files_for_sdxl(tmp_path):
     parts = [write_authors_file(tmp_path / f"{width}.pt", width=width) for width in (768, 1280)]
     target = tmp_path / "sdxl.safetensors"
     assert main(["convert", *map(str, parts), str(target), "--eta", "0.1"]) == 0
     assert (read_passport(target).family, read_passport(target).eta) == ("sdxl", 0.1)
+    assert "Realistic Vision" not in read_passport(target).to_text(), "that is an SD 1.5 model"
 
 
 def test_convert_keeps_an_existing_file_unless_told(tmp_path, capsys):

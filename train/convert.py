@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources", type=Path, nargs="+", help="adapter file to read, one for each text encoder"
     )
     parser.add_argument("target", type=Path, help=".safetensors file to write")
-    parser.add_argument("--eta", type=float, help="eta used in training, if neither file nor path say")
+    parser.add_argument("--eta", type=float, help="eta used in training, if the file does not store it")
     parser.add_argument("--base-model", help="model it was trained on, such as 'Realistic Vision V2.0'")
     parser.add_argument("--title", help="a name for people (default: the source's)")
     parser.add_argument("--overwrite", action="store_true", help="replace the target if it exists")
@@ -29,5 +29,10 @@ def run(options: argparse.Namespace) -> None:
     fields = {"base_model": options.base_model, "title": options.title}
     known = {name: value for name, value in fields.items() if value is not None}
     adapters = [load_adapter(source, options.eta) for source in options.sources]
+    for source, adapter in zip(options.sources, adapters, strict=True):
+        if options.eta not in (None, adapter.passport.eta):
+            raise ValueError(
+                f"{source} says it was trained with eta {adapter.passport.eta:g}; leave --eta out"
+            )
     save_adapter(adapters[0] if len(adapters) == 1 else join_towers(adapters), options.target, **known)
     print(f"{options.target}\n{read_passport(options.target).to_text()}")

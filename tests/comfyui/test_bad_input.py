@@ -102,6 +102,14 @@ def test_a_file_that_is_not_in_the_folder(server, name):
     assert "There is no adapter file" in message and "sur_adapters" in message
 
 
+def test_a_missing_file_is_an_error_even_if_another_output_could_run(server):
+    """ComfyUI drops an output that fails validation and runs the rest; the artist would not notice."""
+    probe = Probe(server, adapter="gone.safetensors")
+    plain = probe.encode(SHORT)
+    probe.dump(without=plain, wrong=probe.apply(plain))
+    assert "'gone.safetensors'" in complaint(probe.run)
+
+
 def test_a_file_deleted_after_it_was_chosen(server):
     folder = server.base / "models" / "sur_adapters"
     shutil.copy(folder / "second.safetensors", folder / "fleeting.safetensors")
@@ -139,7 +147,7 @@ def all_files(server):
 # fmt: off
 BAD_NAMES = [
     "", "  ", "../escaped", "a/../../escaped", "..\\escaped", "/absolute", "\\absolute", "C:\\windows\\x",
-    "C:x", "con", "NUL", "com1.x", "aux.tar", "sub/LPT9", "a//b", "trailing./x", "what?", "a|b", "a:b",
+    "C:x", "con", "NUL", "com1.x", "aux.tar", "sub/LPT9", "a//b", "end./x", "end.", "what?", "a|b", "a:b",
     "t\tb", "nul\0", "~x/../../y", ".hidden", "x" * 300,
 ]
 # fmt: on
