@@ -69,8 +69,8 @@ class SURApplyConditioning(io.ComfyNode):
     def execute(cls, conditioning, adapter: AdapterHandle, eta, start_percent, end_percent) -> io.NodeOutput:
         check_fit(adapter.bundle, conditioning)
         check_range(start_percent, end_percent)
-        eta = check_eta(eta) if start_percent < end_percent else 0.0
-        adapted = _adapted(conditioning, adapter, eta)
+        eta = check_eta(eta)
+        adapted = _adapted(conditioning, adapter, eta if start_percent < end_percent else 0.0)
         return io.NodeOutput(within_range(conditioning, adapted, start_percent, end_percent))
 
 

@@ -99,8 +99,8 @@ def adapt_pair_as_authors(
     if any(tower.config.token_mixing != "none" for tower in adapter.towers.values()):
         raise AdapterMismatchError(
             f"{adapter.source}: this adapter attends over the tokens of one prompt, as the paper says; only "
-            "files in the authors' released format were used with attention across the batch. Turn 'as the "
-            "authors' pipeline' off"
+            "files in the authors' released format were used with attention across the batch. Adapt "
+            "each prompt on its own (in ComfyUI: as_authors_pipeline off)"
         )
     if negative.shape != positive.shape or negative.shape[0] != 1:
         raise AdapterMismatchError(

@@ -8,6 +8,17 @@ import torch
 
 from sur_core import SURAdapterBundle, new_adapter
 
+NODE_NAMES = {
+    "SURLoadAdapter": "Load SUR Adapter",
+    "SURApplyConditioning": "Apply SUR to CONDITIONING",
+    "SURApplyCLIP": "Apply SUR to CLIP",
+    "SURApplyPair": "Apply SUR (positive + negative)",
+    "SUREtaSweep": "SUR Eta Sweep",
+    "SURMergeAdapters": "Merge SUR Adapters",
+    "SURSaveAdapter": "Save SUR Adapter",
+}
+"""Every node of the pack and the name it is shown by. Ids are never renamed once shipped."""
+
 
 def random_adapter(family: str = "sd1", seed: int = 0, scale: float = 1.0, passport=None, **architecture):
     """An adapter that has left its zero start: c_LLM is of the size of CLIP's embeddings."""

@@ -6,15 +6,8 @@ from itertools import combinations
 
 import pytest
 
-NAMES = {
-    "SURLoadAdapter": "Load SUR Adapter",
-    "SURApplyConditioning": "Apply SUR to CONDITIONING",
-    "SURApplyCLIP": "Apply SUR to CLIP",
-    "SURApplyPair": "Apply SUR (positive + negative)",
-    "SUREtaSweep": "SUR Eta Sweep",
-    "SURMergeAdapters": "Merge SUR Adapters",
-    "SURSaveAdapter": "Save SUR Adapter",
-}
+from tests.helpers import NODE_NAMES as NAMES
+
 TITLE_HEIGHT = 30
 SET_WIDGETS = """([kind, text]) => app.graph.nodes.flatMap(n => n.widgets ?? [])
   .filter(w => w.type === kind).forEach(w => { w.value = text ?? !w.value; })"""

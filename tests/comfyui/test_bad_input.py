@@ -73,6 +73,12 @@ def test_eta_outside_its_range(server, eta):
     assert "eta" in message
 
 
+def test_eta_outside_its_range_is_refused_even_where_the_adapter_never_acts(server):
+    probe = Probe(server)
+    probe.dump(wrong=probe.apply(probe.encode(SHORT), float("nan"), start=0.4, end=0.4))
+    assert "eta must be a number" in complaint(probe.run)
+
+
 def test_a_range_that_is_upside_down(server):
     probe = Probe(server)
     probe.dump(wrong=probe.apply(probe.encode(SHORT), 0.5, start=0.8, end=0.2))

@@ -2,15 +2,8 @@
 
 import pytest
 
-NAMES = {
-    "SURLoadAdapter": "Load SUR Adapter",
-    "SURApplyConditioning": "Apply SUR to CONDITIONING",
-    "SURApplyCLIP": "Apply SUR to CLIP",
-    "SURApplyPair": "Apply SUR (positive + negative)",
-    "SUREtaSweep": "SUR Eta Sweep",
-    "SURMergeAdapters": "Merge SUR Adapters",
-    "SURSaveAdapter": "Save SUR Adapter",
-}
+from tests.helpers import NODE_NAMES as NAMES
+
 SLIDERS = {
     "SURApplyConditioning": ["eta"],
     "SURApplyCLIP": ["eta"],
