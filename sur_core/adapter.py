@@ -19,6 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from .randomness import CountedDropout
+
 TOKEN_MIXINGS = ("tokens", "none")
 
 
@@ -128,7 +130,9 @@ class SURAdapter(nn.Module):
         nn.init.zeros_(self.g.weight)
         nn.init.zeros_(self.g.bias)
 
-    def forward(self, hidden: torch.Tensor, mix_batch: bool = False) -> SUROutput:
+    def forward(
+        self, hidden: torch.Tensor, mix_batch: bool = False, dropout: CountedDropout | None = None
+    ) -> SUROutput:
         """Read a prompt's embeddings.
 
         Args:
@@ -136,8 +140,10 @@ class SURAdapter(nn.Module):
             mix_batch: let h3 attend over the batch instead of the tokens, as the authors' pipeline does with
                 its batch [negative, positive]. It mixes samples and exists only to approach their published
                 pictures.
+            dropout: masks for h3 that belong to the samples, in place of the layers' own dropout, which is
+                drawn for the batch as a whole. With the probability of the config, in training.
         """
-        query = self._h3(hidden, mix_batch)
+        query = self._h3(hidden, mix_batch, dropout)
         if self.query is not None:
             query = self.query(query)
         key = self.h2(hidden)
@@ -147,9 +153,13 @@ class SURAdapter(nn.Module):
         c_llm = self.g(residual + self.h1(residual))  # Eq. 6
         return SUROutput(query, attention, c_llm)
 
-    def _h3(self, hidden: torch.Tensor, mix_batch: bool) -> torch.Tensor:
+    def _h3(self, hidden: torch.Tensor, mix_batch: bool, dropout: CountedDropout | None) -> torch.Tensor:
         """h3 over the axis it attends to: that axis is made the sequence, all others the batch."""
         alone = self.config.token_mixing == "none" and not mix_batch
+        if dropout is not None:
+            for layer in self.h3:
+                hidden = _layer_with_masks(layer, hidden, alone, dropout)
+            return hidden
         if mix_batch:
             sequences = hidden.transpose(0, 1)  # [T, B, D]
         elif alone and self.training:
@@ -171,3 +181,30 @@ def _layer_alone(layer: nn.TransformerEncoderLayer, tokens: torch.Tensor) -> tor
     value = nn.functional.linear(tokens, attention.in_proj_weight[-width:], attention.in_proj_bias[-width:])
     tokens = layer.norm1(tokens + attention.out_proj(value))
     return layer.norm2(tokens + layer.linear2(layer.linear1(tokens).relu()))
+
+
+def _layer_with_masks(
+    layer: nn.TransformerEncoderLayer, tokens: torch.Tensor, alone: bool, dropout: CountedDropout
+) -> torch.Tensor:
+    """``layer`` on [B, T, D] in training mode with given dropout masks; ``alone``: each token by itself.
+
+    Written out because the masks of nn.MultiheadAttention's weights cannot be given.
+    """
+    attention, (batch, count, width) = layer.self_attn, tokens.shape
+    heads = attention.num_heads
+    on_weights, on_attention, on_hidden, on_output = dropout.masks(
+        (heads, count, 1 if alone else count),
+        (count, width),
+        (count, layer.linear1.out_features),
+        (count, width),
+    )
+    projected = nn.functional.linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
+    query, key, value = projected.view(batch, count, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+    if alone:
+        mixed = on_weights * value  # the softmax over one token is 1
+    else:
+        weights = (query @ key.transpose(-1, -2) / math.sqrt(width // heads)).softmax(dim=-1)
+        mixed = (weights * on_weights).to(value.dtype) @ value
+    mixed = mixed.transpose(1, 2).reshape(batch, count, width).to(tokens.dtype)
+    tokens = layer.norm1(tokens + attention.out_proj(mixed) * on_attention)
+    return layer.norm2(tokens + layer.linear2(layer.linear1(tokens).relu() * on_hidden) * on_output)

@@ -41,18 +41,21 @@ class SURAdapterBundle(nn.Module):
         return self.eval().requires_grad_(False)
 
 
-def new_adapter(family: str, seed: int = 0, passport: dict | None = None, **architecture) -> SURAdapterBundle:
+def new_adapter(
+    family: str | dict[str, int], seed: int = 0, passport: dict | None = None, **architecture
+) -> SURAdapterBundle:
     """A fresh adapter in the paper's initial state: c_LLM is zero for every input.
 
     Args:
-        family: ``"sd1"``, ``"sd2"`` or ``"sdxl"``.
+        family: ``"sd1"``, ``"sd2"`` or ``"sdxl"``, or the towers' widths, such as ``{"clip_l": 768}``.
         seed: of the initial weights; the caller's random state is left as it was.
         passport: further :class:`Passport` fields, such as ``{"base_model": ..., "eta": 0.1}``.
         architecture: :class:`SURAdapterConfig` fields other than ``width``.
     """
-    if family not in FAMILIES:
+    if isinstance(family, str) and family not in FAMILIES:
         raise ValueError(f"unknown base model family {family!r}; known are {sorted(FAMILIES)}")
-    towers = {name: SURAdapterConfig(width=width, **architecture) for name, width in FAMILIES[family].items()}
+    widths = FAMILIES[family] if isinstance(family, str) else family
+    towers = {name: SURAdapterConfig(width=width, **architecture) for name, width in widths.items()}
     described = replace(Passport(towers=towers), **(passport or {}))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -48,7 +48,7 @@ def predict(adapter: SURAdapterBundle, hidden: torch.Tensor) -> torch.Tensor:
     outputs = []
     for tower, part in _parts(adapter, hidden):
         chunks = _float_chunks(tower, hidden[..., part])
-        with _full_precision(chunks.device):
+        with full_precision(chunks.device):
             outputs.append(tower(chunks).c_llm.reshape(*hidden.shape[:2], tower.config.width))
     return torch.cat(outputs, dim=-1).to(hidden.device)
 
@@ -111,7 +111,7 @@ def adapt_pair_as_authors(
     predicted = []
     for tower, part in _parts(adapter, positive):
         sides = [_float_chunks(tower, hidden[..., part]) for hidden in (negative, positive)]  # 2 x [n, 77, D]
-        with _full_precision(sides[0].device):
+        with full_precision(sides[0].device):
             batches = [tower(torch.stack(pair), mix_batch=True).c_llm for pair in zip(*sides, strict=True)]
         predicted.append(torch.cat(batches, dim=1))  # [2, 77 * n, D]
     c_llm = torch.cat(predicted, dim=-1).to(positive.device)
@@ -187,7 +187,7 @@ def _float_chunks(tower, part: torch.Tensor) -> torch.Tensor:
     return part.to(device=device, dtype=torch.float32).contiguous().view(-1, CHUNK_TOKENS, part.shape[-1])
 
 
-def _full_precision(device: torch.device):
+def full_precision(device: torch.device):
     """A host's autocast (AUTOMATIC1111 samples under it) would quietly run the towers in half precision."""
     try:
         active = torch.is_autocast_enabled(device.type)

@@ -129,7 +129,7 @@ def random_adapter_on_meta():
 @pytest.mark.parametrize("device", ["privateuseone", "meta", "cpu"])
 def test_devices_without_autocast_are_not_asked_to_leave_it(device):
     """``privateuseone`` is DirectML."""
-    with conditioning._full_precision(torch.device(device)):
+    with conditioning.full_precision(torch.device(device)):
         pass
 
 

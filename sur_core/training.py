@@ -1,0 +1,295 @@
+"""Algorithm 1: the loop that trains an adapter, stage by stage, on one process or many.
+
+The frozen model, the data and the losses come from elsewhere; here is only their order: forward, backward,
+sum over processes, clip, update, and what happens between steps.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .backend import Backend
+from .bundle import SURAdapterBundle
+from .checkpoint import save_adapter
+from .feed import Feed
+from .objective import Batch, Objective, SampleLosses
+from .stop_signals import StopSignals
+from .training_config import STAGES, TrainingConfig
+from .training_data import TrainingData
+from .training_errors import memory_advice, not_a_number
+from .training_log import TrainingLog
+from .training_setup import fingerprints, first_adapter
+from .training_state import Counters, check_same_run, read_state, restore, save_state
+from .validation import validate
+
+log = logging.getLogger(__name__)
+
+ADAPTER_FILE, BEST_FILE, CONFIG_FILE = "adapter.safetensors", "adapter-best.safetensors", "config.toml"
+
+
+class Stopped(Exception):
+    """The run was asked to stop, has saved its state and can go on from there. ``signal`` is what asked."""
+
+    def __init__(self, step: int, signal: int):
+        super().__init__(f"stopped after step {step}; the same command goes on from there")
+        self.signal = signal
+
+
+@dataclass
+class StepResult:
+    """Means over the samples of one optimiser step, all processes together."""
+
+    losses: dict[str, float]
+    gradient_norm: float
+    stop: int
+
+
+class Trainer:
+    """One training run in one folder. Make it on every process, then call :meth:`run`."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        data: TrainingData,
+        backend: Backend,
+        accelerator,
+        show: Callable[[str], None] = log.info,
+        draw_samples: Callable[[Trainer, str], None] | None = None,
+    ):
+        """
+        Args:
+            accelerator: an ``accelerate.Accelerator``.
+            show: is told what happens, a sentence at a time, on the main process.
+            draw_samples: called on the main process with the trainer and the name of a picture.
+        """
+        self.config, self.data, self.backend, self.accelerator = config, data, backend, accelerator
+        self.folder = Path(config.output_dir)
+        self.show = show if accelerator.is_main_process else lambda _: None
+        self._draw_samples = draw_samples if accelerator.is_main_process else None
+        self.adapter = first_adapter(config, data, backend).to(accelerator.device).train()
+        self.adapter.requires_grad_(True)
+        self.parameters = dict(self.adapter.named_parameters())
+        self.ema = {n: p.detach().clone() for n, p in self.parameters.items()} if config.ema_decay else {}
+        knowledge = data.knowledge
+        self.objective = Objective(
+            config, backend.widths, knowledge.width if knowledge else None, accelerator.device
+        )
+        process = accelerator.process_index, accelerator.num_processes
+        self.feed = Feed(config, data, backend, accelerator.device, process)
+        self._optimizer = torch.optim.AdamW(
+            self.parameters.values(),
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            eps=config.adam_epsilon,
+            weight_decay=config.adam_weight_decay,
+        )
+        self._stepper = accelerator.prepare(self._optimizer)  # knows about fp16's loss scaling
+        self.counters = Counters(global_batch=self.feed.global_batch, sources=fingerprints(data, backend))
+
+    def resume(self) -> None:
+        """Go on from the folder's state, if there is one.
+
+        Raises:
+            TrainingStateError: it is damaged or belongs to other settings or data.
+        """
+        found = read_state(self.folder)
+        if found is None:
+            return
+        saved, old_config, tensors = found
+        note = check_same_run(self.folder, self.config, self.counters, saved, old_config)
+        restore(tensors, self.adapter, self.ema, self._optimizer)
+        self.counters = saved
+        if saved.scaler and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(saved.scaler)
+        self.show(
+            f"going on after step {saved.step} of {self.config.total_steps}{'; ' + note if note else ''}"
+        )
+
+    def run(self, progress=None) -> None:
+        """Train to the end. The folder then holds the adapter, its config, log and curves.
+
+        Args:
+            progress: has ``update(1)`` and ``set_postfix_str``, as a tqdm bar.
+
+        Raises:
+            Stopped: SIGINT or SIGTERM came; the state is saved.
+            TrainingError: a loss is not a number, or out of memory; the last good state is kept.
+            OSError: something cannot be written or read.
+        """
+        if self.accelerator.is_main_process:
+            self.config.save(self.folder / CONFIG_FILE)
+        self.log = TrainingLog(self.folder, self.counters.step) if self.accelerator.is_main_process else None
+        try:
+            with StopSignals() as signals, memory_advice(self.config, self.counters):
+                for stage in STAGES:
+                    self._run_stage(stage, signals, progress)
+        finally:
+            if self.log:
+                self.log.draw()
+                self.log.close()
+
+    def _run_stage(self, stage: str, signals: StopSignals, progress) -> None:
+        config, end = self.config, self.config.align_steps if stage == "align" else self.config.total_steps
+        if self.counters.step >= end:
+            return
+        if stage == "full":
+            self.backend.load("unet")
+            if config.gradient_checkpointing:
+                self.backend.enable_gradient_checkpointing()
+            if self.counters.step == config.align_steps:
+                self.counters.best = None  # losses of different stages do not compare
+        began = time.monotonic()
+        for step, batches in self.feed.steps(stage, self.counters.step, end):
+            result = self._step(step, batches, signals.received)
+            self.counters.step = step + 1
+            self._count(result, time.monotonic() - began)
+            if progress is not None:
+                progress.update(1)
+                progress.set_postfix_str(f"{stage} loss {result.losses['total']:.5g}", refresh=False)
+            self._between_steps(stage, end, result)
+            if result.stop:
+                raise Stopped(self.counters.step, result.stop)
+            began = time.monotonic()
+
+    def _step(self, step: int, batches: list[Batch], stop: int) -> StepResult:
+        """One optimiser step on this process's share of the batch."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.config.learning_rate_at(step)
+        self._optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros(len(SampleLosses._fields), device=self.accelerator.device)
+        seen = []
+        for batch in batches:
+            with self.accelerator.autocast():
+                found = self.objective(self.adapter, batch, self.backend)
+            # Divided by all samples of the step, so that sums over parts and processes are the mean.
+            self.accelerator.backward(found.total.sum() / self.counters.global_batch)
+            sums += torch.stack([values.detach().sum() for values in found])
+            seen.append(found.total.detach())
+        sums, stop = self._sum_over_processes(sums, stop)
+        if not all(map(math.isfinite, sums)):
+            raise not_a_number(self.config, step, batches, seen)
+        norm = self.accelerator.clip_grad_norm_(
+            list(self.parameters.values()), self.config.max_grad_norm or math.inf
+        ).item()
+        if not math.isfinite(norm) and self.accelerator.scaler is None:
+            raise not_a_number(self.config, step, batches, seen)
+        self._stepper.step()
+        self._average()
+        means = [value / self.counters.global_batch for value in sums]
+        return StepResult(dict(zip(SampleLosses._fields, means, strict=True)), norm, stop)
+
+    def _sum_over_processes(self, sums: torch.Tensor, stop: int) -> tuple[list[float], int]:
+        """Gradients, losses and the wish to stop, in one message."""
+        if self.accelerator.num_processes == 1:
+            return sums.tolist(), stop
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        wish = torch.tensor([float(stop)], device=sums.device)
+        message = torch.cat([sums, wish, *(gradient.flatten() for gradient in gradients)])
+        message = self.accelerator.reduce(message, "sum")
+        place = len(sums) + 1
+        for gradient in gradients:
+            gradient.copy_(message[place : place + gradient.numel()].view_as(gradient))
+            place += gradient.numel()
+        wishes = int(message[len(sums)])  # a sum of signal numbers: any that is not ours still means stop
+        return message[: len(sums)].tolist(), stop or wishes
+
+    def _average(self) -> None:
+        if self.ema:
+            # A mean over the first steps only would still hold mostly the random start.
+            decay = min(self.config.ema_decay, (1 + self.counters.step) / (10 + self.counters.step))
+            weights = [p.detach() for p in self.parameters.values()]
+            torch._foreach_lerp_(list(self.ema.values()), weights, 1 - decay)
+
+    def _count(self, result: StepResult, seconds: float) -> None:
+        window = self.counters.window
+        self.counters.seconds += seconds
+        now = {**result.losses, "gradient_norm": result.gradient_norm, "seconds": seconds, "steps": 1}
+        for name, value in now.items():
+            window[name] = window.get(name, 0) + value
+
+    def _between_steps(self, stage: str, end: int, result: StepResult) -> None:
+        config, step = self.config, self.counters.step
+        last = step == end or bool(result.stop)
+
+        def due(every: int) -> bool:
+            return bool(every) and (step % every == 0 or step == end) and not result.stop
+
+        validated = self._validate(stage) if due(config.validation_steps) else {}
+        if self.log and (validated or last or step % config.logging_steps == 0):
+            self.log.write(self._row(stage, validated))
+            self.counters.window = {}
+        if step % config.checkpointing_steps == 0 or last:
+            self._save()
+        if self._draw_samples and config.sample_prompts and (due(config.sample_steps) or step == end):
+            self._draw_samples(self, f"step-{step:06d}")
+
+    def _row(self, stage: str, validated: dict[str, float]) -> dict:
+        """A row of log.csv: means over the steps since the row before."""
+        window, step = self.counters.window, self.counters.step
+        done = (step - self.config.align_steps * (stage == "full")) * self.counters.global_batch
+        means = {name: window[name] / window["steps"] for name in (*SampleLosses._fields, "gradient_norm")}
+        means["loss"] = means.pop("total")
+        return {
+            "step": step,
+            "stage": stage,
+            "epoch": done / len(self.data.samples(stage)),
+            "learning_rate": self.config.learning_rate_at(step - 1),
+            **means,
+            "samples_per_second": window["steps"] * self.counters.global_batch / window["seconds"],
+            "seconds": self.counters.seconds,
+            **validated,
+        }
+
+    def _validate(self, stage: str) -> dict[str, float]:
+        """Validation columns of log.csv; the adapter with the stage's smallest loss is kept as the best."""
+        first = stage == "full" and self.counters.without_adapter is None
+        with self.finished_weights() as adapter:
+            found = validate(
+                self.objective, adapter, self.feed, stage, self.accelerator, without_adapter=first
+            )
+        if not found:
+            return {}
+        if first:
+            self.counters.without_adapter = found["validation_simple_without_adapter"]
+        elif stage == "full":
+            found["validation_simple_without_adapter"] = self.counters.without_adapter
+        total = found["validation_loss"]
+        if math.isfinite(total) and (self.counters.best is None or total < self.counters.best):
+            self.counters.best = total
+            if self.accelerator.is_main_process:
+                self._write_adapter(self.folder / BEST_FILE)
+        return found
+
+    def _save(self) -> None:
+        """Write the adapter as it is now, and the state to go on from."""
+        if self.accelerator.is_main_process:
+            if self.accelerator.scaler is not None:
+                self.counters.scaler = self.accelerator.scaler.state_dict()
+            self._write_adapter(self.folder / ADAPTER_FILE)
+            save_state(self.folder, self.config, self.counters, self.adapter, self.ema, self._optimizer)
+
+    def _write_adapter(self, path: Path) -> None:
+        with self.finished_weights() as adapter:
+            save_adapter(adapter, path, steps=self.counters.step)
+
+    @contextmanager
+    def finished_weights(self) -> Iterator[SURAdapterBundle]:
+        """The adapter as it is to be used: in eval mode, with the weights' running mean if there is one."""
+        trained = {name: p.detach().clone() for name, p in self.parameters.items()} if self.ema else {}
+        self.adapter.eval()
+        try:
+            for name, value in self.ema.items():
+                self.parameters[name].data.copy_(value)
+            yield self.adapter
+        finally:
+            for name, value in trained.items():
+                self.parameters[name].data.copy_(value)
+            self.adapter.train()

@@ -1,0 +1,264 @@
+"""Everything a training run reads: the data set split in two, and where each sample's rows lie on disk."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from .backend import Backend
+from .cache import (
+    CacheSettings,
+    LatentCache,
+    Progress,
+    TextCache,
+    check_space,
+    image_digests,
+    writing_lock,
+)
+from .knowledge import KnowledgeVectors, open_knowledge
+from .surd import Surd, open_surd
+from .training_config import TrainingConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingData:
+    """The data of a run. Rows are int64 arrays over all samples, -1 where a sample has none.
+
+    Attributes:
+        surd: the data set.
+        train, validation: sample numbers of each part.
+        has_image: bool over all samples.
+        texts, simple_rows, complex_rows: cached embeddings; ``texts`` is ``None`` until they are built.
+        latents, latent_rows: cached latents likewise.
+        knowledge, knowledge_rows: knowledge vectors; ``None`` where Eq. 5 is off.
+    """
+
+    surd: Surd
+    train: np.ndarray
+    validation: np.ndarray
+    has_image: np.ndarray
+    texts: TextCache | None = None
+    simple_rows: np.ndarray | None = None
+    complex_rows: np.ndarray | None = None
+    latents: LatentCache | None = None
+    latent_rows: np.ndarray | None = None
+    knowledge: KnowledgeVectors | None = None
+    knowledge_rows: np.ndarray | None = None
+
+    def samples(self, stage: str, part: str = "train") -> np.ndarray:
+        """Sample numbers that a stage uses of ``"train"`` or ``"validation"``."""
+        chosen = self.train if part == "train" else self.validation
+        return chosen if stage == "align" else chosen[self.has_image[chosen]]
+
+
+def open_training_data(config: TrainingConfig) -> TrainingData:
+    """Open data set and vectors, and split off the validation part. Nothing is encoded yet.
+
+    Raises:
+        OSError, ValueError: in words, if they cannot be read or do not fit together.
+    """
+    quarantine = Path(config.quarantine) if config.quarantine else None
+    columns = config.image_column, config.simple_column, config.complex_column
+    surd = open_surd(config.data, config.split, quarantine, *columns)
+    if surd.quarantined:
+        log.warning("%s: %d rows are left out; see the quarantine list", surd.name, len(surd.quarantined))
+    has_image = np.fromiter((sample.has_image for sample in surd), bool, len(surd))
+    train, validation = split_validation(surd, config)
+    data = TrainingData(surd, train, validation, has_image)
+    if config.full_steps and not len(data.samples("full")):
+        raise ValueError(
+            f"{config.data}: none of its {len(surd)} samples has an image, which stage full needs. Set "
+            "full_steps = 0 and give align_steps to train on the prompts alone"
+        )
+    if config.lambda_llm:
+        data.knowledge, data.knowledge_rows = _find_knowledge(config, surd)
+    return data
+
+
+def split_validation(surd: Surd, config: TrainingConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Sample numbers (train, validation), a function of the prompts and the seed.
+
+    Samples of the same simple prompt stay together: one that is trained on would be no test.
+    """
+    everything = np.arange(len(surd))
+    wanted = min(round(config.validation_share * len(surd)), config.validation_max)
+    if config.validation_share and config.validation_max and len(surd) > 1:
+        wanted = max(1, wanted)
+    if not wanted:
+        return everything, everything[:0]
+    salt = config.seed.to_bytes(8, "little")
+    lots = np.fromiter((_lot(sample.simple, salt) for sample in surd), np.uint64, len(surd))
+    held_out = lots <= np.partition(lots, wanted - 1)[wanted - 1]
+    if held_out.all():
+        raise ValueError(
+            f"{config.data}: validation would take all {len(surd)} samples, which share few simple prompts. "
+            "Lower validation_share, or set it to 0"
+        )
+    return everything[~held_out], everything[held_out]
+
+
+def _lot(prompt: str, salt: bytes) -> int:
+    return int.from_bytes(blake2b(prompt.encode("utf8"), digest_size=8, key=salt).digest(), "little")
+
+
+def cache_settings(config: TrainingConfig, backend: Backend) -> CacheSettings:
+    resolution = config.resolution or backend.default_resolution
+    if resolution % backend.vae_factor:
+        raise ValueError(f"resolution must be a multiple of {backend.vae_factor}, found {resolution}")
+    return CacheSettings(
+        resolution, config.crop, config.random_flip, config.cache_dtype, config.vae_dtype, config.clip_skip
+    )
+
+
+class CacheBuilder:
+    """Builds what is missing in the caches, each process its share, and finds every sample's row."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        data: TrainingData,
+        backend: Backend,
+        process: tuple[int, int] = (0, 1),
+        progress: Progress | None = None,
+    ):
+        """``process``: number of this process and how many there are."""
+        self.config, self.data, self.backend, self.progress = config, data, backend, progress
+        self.settings = cache_settings(config, backend)
+        self.process = process
+        self.folder = config.cache_folder
+
+    def build(self, latents: bool = True) -> None:
+        """Encode what is missing. Encoders are loaded only if something is, and leave memory afterwards.
+
+        Raises:
+            OSError, ValueError: in words; what was encoded so far is kept and used by the next attempt.
+        """
+        if not (self.config.cache_text or (latents and self.config.cache_latents)):
+            return
+        writer = f"p{self.process[0]}"
+        with writing_lock(self.folder, writer):
+            if self.config.cache_text:
+                self._build_text(writer)
+            if latents and self.config.cache_latents:
+                self._build_latents(writer)
+
+    def open(self, latents: bool = True) -> None:
+        """Find the rows of what is cached and note them in the data.
+
+        Raises:
+            ValueError: something is missing, or a dataset changed while it was being read.
+        """
+        data = self.data
+        if self.config.cache_text:
+            data.texts = TextCache(self.folder, self.backend, self.settings)
+            data.simple_rows = data.texts.rows.find(data.texts.keys(s.simple for s in data.surd))
+            data.complex_rows = data.texts.rows.find(data.texts.keys(s.complex for s in data.surd))
+            self._require((data.simple_rows >= 0) & (data.complex_rows >= 0), "prompts")
+        if latents and self.config.cache_latents:
+            data.latents = LatentCache(self.folder, self.backend, self.settings)
+            samples = np.flatnonzero(data.has_image)
+            data.latent_rows = np.full(len(data.surd), -1, np.int64)
+            data.latent_rows[samples] = data.latents.rows.find(self._latent_keys(data.latents, samples))
+            self._require(~data.has_image | (data.latent_rows >= 0), "images")
+
+    def missing(self, latents: bool = True) -> dict[str, tuple[int, int]]:
+        """What the caches lack, without encoding: {"prompts": (rows, bytes), "images": (rows, bytes)}."""
+        found = {}
+        if self.config.cache_text:
+            cache = TextCache(self.folder, self.backend, self.settings)
+            count = len(self._missing_prompts(cache))
+            found["prompts"] = count, count * cache.rows.row_bytes
+            cache.rows.close()
+        if latents and self.config.cache_latents:
+            cache = LatentCache(self.folder, self.backend, self.settings)
+            count = int(self.data.has_image.sum())
+            if len(cache.rows):
+                count = len(self._missing_images(cache)[0])
+            found["images"] = count, count * cache.rows.row_bytes
+            cache.rows.close()
+        return found
+
+    def _build_text(self, writer: str) -> None:
+        cache = TextCache(self.folder, self.backend, self.settings, writer)
+        prompts = [prompt for key, prompt in self._missing_prompts(cache) if self._is_mine(key)]
+        check_space(self.folder, cache.rows.row_bytes * len(prompts))
+        cache.build(prompts, self.config.cache_batch_size * 4, self.progress)
+        cache.rows.close()
+        self.backend.release("text")
+
+    def _build_latents(self, writer: str) -> None:
+        cache = LatentCache(self.folder, self.backend, self.settings, writer)
+        samples, keys = self._missing_images(cache)
+        mine = np.fromiter((self._is_mine(key.tobytes()) for key in keys), bool, len(keys))
+        check_space(self.folder, cache.rows.row_bytes * int(mine.sum()))
+        sizes = self.config.cache_batch_size, self.config.dataloader_num_workers
+        cache.build(self.data.surd, samples[mine], keys[mine], *sizes, self.progress)
+        cache.rows.close()
+        self.backend.release("vae")
+
+    def _is_mine(self, key: bytes) -> bool:
+        """By the key, not by a place in a list: processes may see the cache at different moments."""
+        number, count = self.process
+        return int.from_bytes(key[:4], "little") % count == number
+
+    def _missing_prompts(self, cache: TextCache) -> list[tuple[bytes, str]]:
+        """Every prompt that is not cached, once, with its key."""
+        lacking = cache.rows.find(cache.keys(_prompts(self.data.surd))) < 0
+        missing = itertools.compress(_prompts(self.data.surd), lacking)
+        return list({cache.key(prompt): prompt for prompt in missing}.items())
+
+    def _missing_images(self, cache: LatentCache) -> tuple[np.ndarray, np.ndarray]:
+        """Samples whose image is not cached, each content once, and their keys."""
+        samples = np.flatnonzero(self.data.has_image)
+        keys = self._latent_keys(cache, samples)
+        lacking = np.flatnonzero(cache.rows.find(keys) < 0)
+        _, first = np.unique(keys[lacking], axis=0, return_index=True)
+        chosen = lacking[np.sort(first)]
+        return samples[chosen], keys[chosen]
+
+    def _latent_keys(self, cache: LatentCache, samples: np.ndarray) -> np.ndarray:
+        workers = self.config.dataloader_num_workers
+        digests = image_digests(self.folder, self.data.surd, samples, workers, self.progress)
+        return np.frombuffer(b"".join(cache.key(d.tobytes()) for d in digests), np.uint8).reshape(-1, 16)
+
+    def _require(self, present: np.ndarray, what: str) -> None:
+        if not present.all():
+            first = self.data.surd[int(np.flatnonzero(~present)[0])]
+            raise ValueError(
+                f"{self.folder}: the cache lacks {int((~present).sum())} {what}, the first of {first.name}. "
+                "Was the data set changed meanwhile? Run the same command again"
+            )
+
+
+def _prompts(surd: Surd) -> Iterator[str]:
+    for sample in surd:
+        yield sample.simple
+        yield sample.complex
+
+
+def _find_knowledge(config: TrainingConfig, surd: Surd) -> tuple[KnowledgeVectors, np.ndarray]:
+    if not config.vectors:
+        raise ValueError(
+            "vectors is not set: Eq. 5 needs the knowledge vectors of a language model. Make them "
+            f"with 'python -m train vectors {config.data} vectors.safetensors --llm <model>', or set "
+            "lambda_llm = 0"
+        )
+    knowledge = open_knowledge(config.vectors)
+    rows = knowledge.find(sample.simple for sample in surd)
+    lacking = np.flatnonzero(rows < 0)
+    if len(lacking):
+        first = surd[int(lacking[0])]
+        raise ValueError(
+            f"{config.vectors}: has no vector for {len(lacking)} of {len(rows)} prompts, the first is "
+            f"{first.simple[:80]!r} of {first.name}. Run 'python -m train vectors' again with this data set; "
+            "only the missing ones are computed"
+        )
+    return knowledge, rows

@@ -1,0 +1,131 @@
+"""What a run leaves for people to look at: log.csv, TensorBoard events, and a picture of the loss curves."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from pathlib import Path
+
+from .atomic import atomic_write
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    "step",
+    "stage",
+    "epoch",
+    "learning_rate",
+    "loss",
+    "llm",
+    "cp",
+    "simple",
+    "gradient_norm",
+    "samples_per_second",
+    "seconds",
+    "validation_loss",
+    "validation_llm",
+    "validation_cp",
+    "validation_simple",
+    "validation_simple_without_adapter",
+)
+"""Columns of log.csv: ``loss`` is Eq. 10, ``llm`` Eq. 5, ``cp`` Eq. 9, ``simple`` Eq. 8, means since the row
+before; the validation columns are filled where a validation took place."""
+
+
+class TrainingLog:
+    """Writes log.csv, and TensorBoard events where tensorboard is installed."""
+
+    def __init__(self, folder: Path, step: int):
+        """``step``: where the run begins or goes on; rows beyond it, from before a crash, are dropped."""
+        self.path = Path(folder) / "log.csv"
+        rows = [row for row in read_log(self.path) if int(row["step"]) <= step] if step else []
+        with atomic_write(self.path) as file:
+            file.write(_csv_text([dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]).encode("utf8"))
+        self._events = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            log.info("tensorboard is not installed; the curves are in log.csv and curves.png")
+        else:
+            self._events = SummaryWriter(str(Path(folder) / "tensorboard"), purge_step=step + 1)
+
+    def write(self, row: dict[str, float | int | str]) -> None:
+        """Append a row; its ``step`` is needed, every other column may be missing."""
+        with open(self.path, "a", encoding="utf8", newline="") as file:
+            file.write(_csv_text([row]))
+        if self._events is not None:
+            for name, value in row.items():
+                if name not in ("step", "stage"):
+                    group = "validation" if name.startswith("validation") else "training"
+                    self._events.add_scalar(f"{group}/{name}", float(value), int(row["step"]))
+
+    def draw(self) -> None:
+        """Write curves.png from log.csv."""
+        draw_curves(read_log(self.path), self.path.with_name("curves.png"))
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """Rows of a log.csv; a last line that a crash cut off is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text("utf8")
+    rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+    return [row for row in rows if (row.get("step") or "").isdigit()]
+
+
+def draw_curves(rows: list[dict[str, str]], path: Path) -> None:
+    """A picture of the losses over the steps: training and validation, one panel for each of Eq. 10, 5, 9, 8.
+
+    Does nothing but say so where matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        log.info("matplotlib is not installed; the curves are in log.csv only")
+        return
+    panels = [
+        ("loss", "validation_loss", "total loss (Eq. 10)"),
+        ("llm", "validation_llm", "distillation (Eq. 5)"),
+        ("cp", "validation_cp", "complex prompt (Eq. 9)"),
+        ("simple", "validation_simple", "diffusion (Eq. 8)"),
+    ]
+    panels = [p for p in panels if any(float(row[p[0]] or 0) for row in rows)] or panels[:1]
+    figure = Figure(figsize=(5.5 * min(2, len(panels)), 3.6 * -(-len(panels) // 2)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False).flatten()
+    for axis, (column, held_out, title) in zip(axes, panels, strict=False):
+        axis.plot(*_points(rows, column), linewidth=1, color="tab:blue", label="training")
+        axis.plot(*_points(rows, held_out), marker="o", markersize=3, color="tab:orange", label="validation")
+        if column == "simple" and (base := _points(rows, "validation_simple_without_adapter"))[0]:
+            axis.plot(*base, linestyle="--", color="tab:gray", label="validation, without adapter")
+        aligned = [int(row["step"]) for row in rows if row["stage"] == "align"]
+        if aligned and len(aligned) < len(rows):
+            axis.axvline(max(aligned), color="lightgray", linewidth=1, label="end of stage align")
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def _points(rows: list[dict[str, str]], column: str) -> tuple[list[int], list[float]]:
+    filled = [row for row in rows if row.get(column) not in (None, "")]
+    return [int(row["step"]) for row in filled], [float(row[column]) for row in filled]
+
+
+def _csv_text(rows: list[dict]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writerows(
+        [{k: format(v, ".9g") if isinstance(v, float) else v for k, v in r.items()} for r in rows]
+    )
+    return text.getvalue()

@@ -1,0 +1,42 @@
+"""Losses on held-out samples, with noise and timesteps that are the same every time."""
+
+from __future__ import annotations
+
+import torch
+
+from .bundle import SURAdapterBundle
+from .feed import Feed
+from .objective import Objective
+
+
+@torch.no_grad()
+def validate(
+    objective: Objective,
+    adapter: SURAdapterBundle,
+    feed: Feed,
+    stage: str,
+    accelerator,
+    without_adapter: bool = False,
+) -> dict[str, float]:
+    """Means over the held-out samples, all processes together; {} if there are none.
+
+    Args:
+        adapter: in eval mode.
+        without_adapter: measure Eq. 8 at eta 0 too, which is what the base model does alone.
+    """
+    count = len(feed.data.samples(stage, "validation"))
+    if not count:
+        return {}
+    sums = torch.zeros(5, device=accelerator.device)
+    for batch in feed.validation(stage):
+        with accelerator.autocast():
+            losses = objective(adapter, batch, feed.backend)
+            bare = objective(adapter, batch, feed.backend, eta=0.0) if without_adapter else losses
+        sums += torch.stack([values.float().sum() for values in (*losses, bare.simple)])
+    llm, cp, simple, total, bare = (accelerator.reduce(sums, "sum") / count).tolist()
+    found = {"validation_loss": total, "validation_llm": llm, "validation_cp": cp}
+    if stage == "full":
+        found["validation_simple"] = simple
+    if without_adapter:
+        found["validation_simple_without_adapter"] = bare
+    return found
