@@ -92,7 +92,9 @@ class Trainer:
             weight_decay=config.adam_weight_decay,
         )
         self._stepper = accelerator.prepare(self._optimizer)  # knows about fp16's loss scaling
-        self.counters = Counters(global_batch=self.feed.global_batch, sources=fingerprints(data, backend))
+        self.counters = Counters(
+            global_batch=self.feed.global_batch, sources=fingerprints(config, data, backend)
+        )
 
     def resume(self) -> None:
         """Go on from the folder's state, if there is one.
@@ -237,6 +239,8 @@ class Trainer:
         done = (step - self.config.align_steps * (stage == "full")) * self.counters.global_batch
         means = {name: window[name] / window["steps"] for name in (*SampleLosses._fields, "gradient_norm")}
         means["loss"] = means.pop("total")
+        if stage == "align":
+            del means["simple"]
         return {
             "step": step,
             "stage": stage,

@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 from .atomic import atomic_write
+from .training_config import STAGES
 
 log = logging.getLogger(__name__)
 
@@ -99,18 +100,23 @@ def draw_curves(rows: list[dict[str, str]], path: Path) -> None:
     figure = Figure(figsize=(5.5 * min(2, len(panels)), 3.6 * -(-len(panels) // 2)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False).flatten()
+    stages = [[row for row in rows if row["stage"] == stage] for stage in STAGES]
     for axis, (column, held_out, title) in zip(axes, panels, strict=False):
-        axis.plot(*_points(rows, column), linewidth=1, color="tab:blue", label="training")
-        axis.plot(*_points(rows, held_out), marker="o", markersize=3, color="tab:orange", label="validation")
+        for part in filter(None, stages):  # a line across the stages would join losses of different sums
+            axis.plot(*_points(part, column), linewidth=1, color="tab:blue", label="training")
+            dots = {"marker": "o", "markersize": 3, "color": "tab:orange", "label": "validation"}
+            axis.plot(*_points(part, held_out), **dots)
+        if column == "loss" and all(stages):
+            axis.set_yscale("log")
         if column == "simple" and (base := _points(rows, "validation_simple_without_adapter"))[0]:
             axis.plot(*base, linestyle="--", color="tab:gray", label="validation, without adapter")
-        aligned = [int(row["step"]) for row in rows if row["stage"] == "align"]
-        if aligned and len(aligned) < len(rows):
-            axis.axvline(max(aligned), color="lightgray", linewidth=1, label="end of stage align")
+        if all(stages):
+            axis.axvline(int(stages[0][-1]["step"]), color="lightgray", label="end of stage align")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+        handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+        axis.legend(handles.values(), handles.keys(), fontsize=7)
     for axis in axes[len(panels) :]:
         axis.remove()
     with atomic_write(path) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from pathlib import Path
 
 from .adapter import SURAdapterConfig
@@ -74,14 +75,22 @@ def passport_fields(config: TrainingConfig, data: TrainingData, backend: Backend
     }
 
 
-def fingerprints(data: TrainingData, backend: Backend) -> dict[str, str]:
+def fingerprints(config: TrainingConfig, data: TrainingData, backend: Backend) -> dict[str, str]:
     """What the result depends on besides settings: data, vectors and the frozen model."""
     found = {"data set": data.surd.fingerprint, "text encoder": backend.fingerprint("text")}
     if data.knowledge is not None:
-        found["knowledge vectors"] = data.knowledge.fingerprint
-    if data.has_image.any():
+        found["knowledge vectors"] = _content_hash(data.knowledge.path)
+    if config.full_steps:
         found["VAE"], found["UNet"] = backend.fingerprint("vae"), backend.fingerprint("unet")
     return found
+
+
+def _content_hash(path: Path) -> str:
+    digest = blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _shown_name(model: str) -> str:
