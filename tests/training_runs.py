@@ -17,12 +17,12 @@ from tests.tiny_models import WORDS, make_tiny
 KNOWLEDGE_WIDTH = 24
 
 
-def make_pictures(folder: Path, count: int, seed: int = 0) -> Path:
-    """A SURD folder in the authors' layout."""
+def make_pictures(folder: Path, count: int, seed: int = 0, edges: tuple[int, int] = (64, 90)) -> Path:
+    """A SURD folder in the authors' layout; pictures' edges are drawn from ``edges``."""
     draw, words, rows = random.Random(seed), WORDS.split(), []
     folder.mkdir(parents=True)
     for number in range(count):
-        size = draw.randrange(64, 90), draw.randrange(64, 90)
+        size = draw.randrange(*edges), draw.randrange(*edges)
         colors = np.random.default_rng([seed, number]).integers(0, 256, (2, 2, 3), np.uint8)
         Image.fromarray(colors).resize(size, Image.Resampling.BICUBIC).save(folder / f"{number:03}.png")
         rows.append({"file_name": f"{number:03}.png", **_prompts(draw, words, number)})

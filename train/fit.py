@@ -85,6 +85,8 @@ def _draw(trainer, name: str) -> None:
         trainer.backend.release("text")
     if trainer.data.latents is not None or not trainer.config.full_steps:
         trainer.backend.release("vae")
+    if not trainer.config.full_steps:
+        trainer.backend.release("unet")
 
 
 def _bar(trainer, accelerator):
