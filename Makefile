@@ -13,8 +13,10 @@ test: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/adapter_cost.py
+	$(VENV)/bin/python benchmarks/train_step.py
+	$(VENV)/bin/python benchmarks/knowledge.py
 
-$(VENV)/installed: requirements-test.txt constraints.txt
+$(VENV)/installed: requirements-test.txt requirements-train.txt constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt -c constraints.txt
 	touch $@
