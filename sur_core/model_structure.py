@@ -1,4 +1,4 @@
-"""What a base model is, told by its configuration files alone: family, text encoders, sizes, noise schedule."""
+"""What a base model is, told by its configuration files: family, text encoders, sizes, noise schedule."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def examine(source, family: str = "", prediction_type: str = "") -> ModelStructu
     )
     if family and family != found.family:
         raise ModelFileError(
-            f"{family} asked for, but {source.name} is {found.words()} ({found.family}: {family_words(widths)}). "
-            f"Set family to {found.family} or give another model"
+            f"{family} asked for, but {source.name} is {found.words()} ({found.family}: "
+            f"{family_words(widths)}). Set family to {found.family} or give another model"
         )
     return found
 
@@ -89,8 +89,8 @@ def _refuse_foreign(source) -> None:
     if foreign or not source.has("unet"):
         what = f"has {', '.join(foreign)}" if foreign else f"has no unet/config.json in {source.root}"
         raise ModelFileError(
-            f"{source.name}: not an SD 1.x, SD 2.x or SDXL model: {kind} {what}. Expected a diffusers folder with "
-            "unet, vae, text_encoder, tokenizer and scheduler"
+            f"{source.name}: not an SD 1.x, SD 2.x or SDXL model: {kind} {what}. Expected a diffusers folder "
+            "with unet, vae, text_encoder, tokenizer and scheduler"
         )
     if not source.has("text_encoder"):
         refiner = "the SDXL refiner, which reads one encoder only; give the SDXL base model"
@@ -146,7 +146,11 @@ def _check_unet(source, unet: dict, vae: dict, widths: dict[str, int]) -> None:
 def _prediction_type(source, asked: str) -> str:
     found = asked or source.config("scheduler", "scheduler_config.json").get("prediction_type", "epsilon")
     if found not in PREDICTION_TYPES:
-        raise ModelFileError(f"{source.name}: prediction type {found!r}; expected one of {PREDICTION_TYPES}")
+        raise ModelFileError(
+            f"{source.name}: prediction type {found!r}; expected one of {PREDICTION_TYPES}. Set "
+            "prediction_type: epsilon for most, v_prediction for the 768 pixel models of SD 2.x and others "
+            "made for it"
+        )
     return found
 
 
