@@ -114,15 +114,13 @@ class Arm:
 class StepTimes:
     """Stands in for the progress bar: when each step of a run ended, and what the models took of it."""
 
-    def __init__(self, trainer: Trainer):
-        self.device, self.ends, self.model = trainer.accelerator.device, [], 0.0
-        trainer.objective = self._timed(trainer.objective)
-        trainer.accelerator.backward = self._timed(trainer.accelerator.backward)
+    def __init__(self, device: torch.device):
+        self.device, self.ends, self.model = device, [], 0.0
 
-    def update(self, _count: int) -> None:
+    def step(self, _loss: float) -> None:
         self.ends.append((clock(self.device), self.model))
 
-    def set_postfix_str(self, *_, **__) -> None:
+    def close(self) -> None:
         pass
 
     def overhead(self, skip: int) -> list[float]:
@@ -130,7 +128,7 @@ class StepTimes:
         pairs = list(zip(self.ends, self.ends[1:], strict=False))[skip:]
         return [1 - (after[1] - before[1]) / (after[0] - before[0]) for before, after in pairs]
 
-    def _timed(self, call: Callable) -> Callable:
+    def timed(self, call: Callable) -> Callable:
         def timed(*arguments, **options):
             start = clock(self.device)
             try:
@@ -185,13 +183,15 @@ def encoder_share(arm: Arm, turns: int) -> list[float]:
 
 def measure_overhead(config: TrainingConfig, accelerator, steps: int) -> list[float]:
     """Shares of the real loop's steps that are spent outside forward and backward of the models."""
-    arm = Arm(config.with_values(full_steps=steps, checkpointing_steps=10 * steps), accelerator)
-    times, backward = StepTimes(arm.trainer), accelerator.backward
+    trainer = Arm(config.with_values(full_steps=steps, checkpointing_steps=10 * steps), accelerator).trainer
+    times, backward = StepTimes(accelerator.device), accelerator.backward
+    trainer._progress = lambda *_: times
+    trainer.objective = times.timed(trainer.objective)
+    accelerator.backward = times.timed(backward)
     try:
-        arm.trainer.run(times)
+        trainer.run()
     finally:
-        del accelerator.__dict__["backward"]
-        assert accelerator.backward != backward
+        accelerator.backward = backward
     return times.overhead(skip=2)
 
 

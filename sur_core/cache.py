@@ -211,8 +211,15 @@ class FileDigests:
 
 def image_digests(folder: Path, surd: Surd, samples: np.ndarray, workers: int, progress=None) -> np.ndarray:
     """:meth:`FileDigests.of` with the memory kept in a cache folder."""
-    with closing(FileDigests(Path(folder) / "files.sqlite")) as digests:
-        return digests.of(surd, samples, workers, progress)
+    path = Path(folder) / "files.sqlite"
+    try:
+        with closing(FileDigests(path)) as digests:
+            return digests.of(surd, samples, workers, progress)
+    except sqlite3.Error as error:
+        raise CacheError(
+            f"{path}: the hashes of image files could not be read or kept ({error}). Free some space if the "
+            "disk is full; otherwise delete this file, it is made again"
+        ) from error
 
 
 def read_ahead(read: Callable, items: Iterable, workers: int) -> Iterator:
@@ -276,7 +283,8 @@ def _flush_now_and_then(rows: RowFolder, start: int, total: int, batch_size: int
 
 
 def _array(tensor: torch.Tensor, field: Field) -> np.ndarray:
-    return np.ascontiguousarray(tensor.detach().float().cpu().numpy().astype(field.numpy))
+    with np.errstate(over="ignore"):  # told in words by _check_finite
+        return np.ascontiguousarray(tensor.detach().float().cpu().numpy().astype(field.numpy))
 
 
 def _check_finite(row: dict[str, np.ndarray], what: str, dtype: str) -> None:

@@ -114,7 +114,8 @@ class Feed:
             generator = counted_generator(self.config.seed, "validation", item.sample)
             # Spread evenly over the schedule: with random timesteps a small set would mostly measure those.
             share = (place + torch.rand((), generator=generator)) / len(samples)
-            item.draws["timestep"] = (share * len(self.backend.alphas_cumprod)).long()
+            times = len(self.backend.alphas_cumprod)
+            item.draws["timestep"] = (share * times).long().clamp(max=times - 1)  # 32 bits can round up to 1
             item.draws["flip"] = torch.tensor(False)
             self._draw_noise(item, generator)
         return item

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from .training_config import STAGES, TrainingConfig
 from .training_data import TrainingData
 from .training_errors import memory_advice, not_a_number
 from .training_log import TrainingLog
+from .training_progress import StageProgress
 from .training_setup import fingerprints, first_adapter
 from .training_state import Counters, check_same_run, read_state, restore, save_state
 from .validation import validate
@@ -63,17 +65,20 @@ class Trainer:
         accelerator,
         show: Callable[[str], None] = log.info,
         draw_samples: Callable[[Trainer, str], None] | None = None,
+        progress: Callable = StageProgress,
     ):
         """
         Args:
             accelerator: an ``accelerate.Accelerator``.
             show: is told what happens, a sentence at a time, on the main process.
             draw_samples: called on the main process with the trainer and the name of a picture.
+            progress: makes what is told of each step of a stage; arguments as :class:`StageProgress`.
         """
         self.config, self.data, self.backend, self.accelerator = config, data, backend, accelerator
         self.folder = Path(config.output_dir)
         self.show = show if accelerator.is_main_process else lambda _: None
         self._draw_samples = draw_samples if accelerator.is_main_process else None
+        self._progress = progress
         self.adapter = first_adapter(config, data, backend).to(accelerator.device).train()
         self.adapter.requires_grad_(True)
         self.parameters = dict(self.adapter.named_parameters())
@@ -111,55 +116,65 @@ class Trainer:
         self.counters = saved
         if saved.scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(saved.scaler)
-        self.show(
-            f"going on after step {saved.step} of {self.config.total_steps}{'; ' + note if note else ''}"
-        )
+        self.show(f"going on after step {saved.step} of {self.config.total_steps}")
+        if note:
+            self.show(f"note: {note}")
 
-    def run(self, progress=None) -> None:
+    def run(self) -> None:
         """Train to the end. The folder then holds the adapter, its config, log and curves.
-
-        Args:
-            progress: has ``update(1)`` and ``set_postfix_str``, as a tqdm bar.
 
         Raises:
             Stopped: SIGINT or SIGTERM came; the state is saved.
             TrainingError: a loss is not a number, or out of memory; the last good state is kept.
             OSError: something cannot be written or read.
         """
-        if self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        if main:
             self.config.save(self.folder / CONFIG_FILE)
-        self.log = TrainingLog(self.folder, self.counters.step) if self.accelerator.is_main_process else None
+        self.log = TrainingLog(self.folder, self.counters.step) if main else None
         try:
             with StopSignals() as signals, memory_advice(self.config, self.counters):
+                if self.counters.interrupted:
+                    self.counters.interrupted = False
+                    self._between_steps()
                 for stage in STAGES:
-                    self._run_stage(stage, signals, progress)
+                    self._run_stage(stage, signals)
+            if main and not (self.folder / ADAPTER_FILE).exists():
+                self._save()
         finally:
             if self.log:
-                self.log.draw()
                 self.log.close()
 
-    def _run_stage(self, stage: str, signals: StopSignals, progress) -> None:
-        config, end = self.config, self.config.align_steps if stage == "align" else self.config.total_steps
+    def _run_stage(self, stage: str, signals: StopSignals) -> None:
+        start, end = self._bounds(stage)
         if self.counters.step >= end:
             return
         if stage == "full":
             self.backend.load("unet")
-            if config.gradient_checkpointing:
+            if self.config.gradient_checkpointing:
                 self.backend.enable_gradient_checkpointing()
-            if self.counters.step == config.align_steps:
+            if self.counters.step == start:
                 self.counters.best = None  # losses of different stages do not compare
-        began = time.monotonic()
-        for step, batches in self.feed.steps(stage, self.counters.step, end):
-            result = self._step(step, batches, signals.received)
-            self.counters.step = step + 1
-            self._count(result, time.monotonic() - began)
-            if progress is not None:
-                progress.update(1)
-                progress.set_postfix_str(f"{stage} loss {result.losses['total']:.5g}", refresh=False)
-            self._between_steps(stage, end, result)
-            if result.stop:
-                raise Stopped(self.counters.step, result.stop)
+        done, main = self.counters.step - start, self.accelerator.is_main_process
+        progress = self._progress(stage, done, end - start, self.counters.global_batch, self.show, main)
+        with closing(progress):
             began = time.monotonic()
+            for step, batches in self.feed.steps(stage, self.counters.step, end):
+                result = self._step(step, batches, signals.received)
+                self.counters.step = step + 1
+                self._count(result, time.monotonic() - began)
+                progress.step(result.losses["total"])
+                if result.stop:
+                    self.counters.interrupted = True
+                    self._save()
+                    raise Stopped(self.counters.step, result.stop)
+                self._between_steps()
+                began = time.monotonic()
+
+    def _bounds(self, stage: str) -> tuple[int, int]:
+        """First step of a stage, and the one after its last."""
+        config = self.config
+        return (0, config.align_steps) if stage == "align" else (config.align_steps, config.total_steps)
 
     def _step(self, step: int, batches: list[Batch], stop: int) -> StepResult:
         """One optimiser step on this process's share of the batch."""
@@ -200,8 +215,8 @@ class Trainer:
         for gradient in gradients:
             gradient.copy_(message[place : place + gradient.numel()].view_as(gradient))
             place += gradient.numel()
-        wishes = int(message[len(sums)])  # a sum of signal numbers: any that is not ours still means stop
-        return message[: len(sums)].tolist(), stop or wishes
+        stopping = bool(message[len(sums)])  # by whichever process: all must leave the loop together
+        return message[: len(sums)].tolist(), stop or signal.SIGTERM * stopping
 
     def _average(self) -> None:
         if self.ema:
@@ -217,20 +232,25 @@ class Trainer:
         for name, value in now.items():
             window[name] = window.get(name, 0) + value
 
-    def _between_steps(self, stage: str, end: int, result: StepResult) -> None:
+    def _between_steps(self) -> None:
+        """Validate, log, save and draw, where that is due after the step just taken."""
         config, step = self.config, self.counters.step
-        last = step == end or bool(result.stop)
+        stage = config.stage_of(step - 1)
+        end = step == self._bounds(stage)[1]
 
         def due(every: int) -> bool:
-            return bool(every) and (step % every == 0 or step == end) and not result.stop
+            return bool(every) and (step % every == 0 or end)
 
         validated = self._validate(stage) if due(config.validation_steps) else {}
-        if self.log and (validated or last or step % config.logging_steps == 0):
+        if self.log and (validated or due(config.logging_steps)):
             self.log.write(self._row(stage, validated))
+        if validated or due(config.logging_steps):
             self.counters.window = {}
-        if step % config.checkpointing_steps == 0 or last:
+        if due(config.checkpointing_steps):
             self._save()
-        if self._draw_samples and config.sample_prompts and (due(config.sample_steps) or step == end):
+            if self.log:
+                self.log.draw()
+        if self._draw_samples and config.sample_prompts and (due(config.sample_steps) or end):
             self._draw_samples(self, f"step-{step:06d}")
 
     def _row(self, stage: str, validated: dict[str, float]) -> dict:

@@ -53,8 +53,11 @@ class TrainingLog:
 
     def write(self, row: dict[str, float | int | str]) -> None:
         """Append a row; its ``step`` is needed, every other column may be missing."""
-        with open(self.path, "a", encoding="utf8", newline="") as file:
-            file.write(_csv_text([row]))
+        try:
+            with open(self.path, "a", encoding="utf8", newline="") as file:
+                file.write(_csv_text([row]))
+        except OSError as error:
+            raise type(error)(error.errno, f"could not write ({error.strerror})", str(self.path)) from error
         if self._events is not None:
             for name, value in row.items():
                 if name not in ("step", "stage"):

@@ -7,6 +7,8 @@ weight is loaded and nothing is computed.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +17,7 @@ from .backend import Backend
 from .bundle import new_adapter
 from .feed import Feed
 from .objective import Batch, Objective
+from .randomness import CountedDropout
 from .training_config import STAGES, TrainingConfig
 from .training_data import CacheBuilder, TrainingData
 
@@ -121,7 +124,7 @@ def _stage_cost(
         steps,
         len(data.samples(stage)),
         macs,
-        activations * config.train_batch_size * (0.5 if config.mixed_precision != "no" else 1),
+        activations * config.train_batch_size,
         sum(backend.parameter_count(part) * size for part in frozen) + adapter * 4,
         adapter * 4 * (3 + bool(config.ema_decay)),
     )
@@ -130,7 +133,9 @@ def _stage_cost(
 def step_cost(
     config: TrainingConfig, data: TrainingData, backend: Backend, stage: str, resolution: int
 ) -> tuple[float, float]:
-    """(multiply-adds, bytes of activations) of forward and backward of one sample in 32 bit."""
+    """(multiply-adds, bytes of activations) of forward and backward of one sample; the UNet in the backend's
+    type, the adapter in 32 bits.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     adapter = _meta_adapter(config, backend).train()
@@ -141,33 +146,92 @@ def step_cost(
     batch = Batch([0], [""], hidden, torch.ones(1, 77, device="meta", dtype=torch.bool))
     batch.complex = hidden.clone() if config.lambda_cp else None
     batch.knowledge = torch.empty(1, llm_width, device="meta") if llm_width else None
-    saved = _SavedBytes()
-    with FlopCounterMode(display=False) as counter, saved:
-        objective(adapter, batch, None).total.sum().backward()
-        if stage == "full":
-            unet = backend.unet_on_meta().requires_grad_(False)
-            if config.gradient_checkpointing:
-                unet.enable_gradient_checkpointing()
-                unet.train()
-            inputs = backend.meta_inputs(1, resolution)
-            inputs["encoder_hidden_states"] = hidden.clone().requires_grad_(True)
-            unet(**inputs).sample.sum().backward()
+    batch.dropout = _MasksWithoutNumbers([], config.dropout) if config.dropout else None
+    weights, model = [*adapter.parameters(), *objective.w0.values()], None
+    if stage == "full":
+        model = _ModelWithoutNumbers(config, backend, resolution)
+        weights += model.unet.parameters()
+        batch.latents = batch.noise = model.inputs["sample"].float()
+        batch.timesteps = model.inputs["timestep"]
+    saved = _SavedBytes(weights)
+    with FlopCounterMode(display=False) as counter, saved, _fused_attention():
+        objective(adapter, batch, model).total.sum().backward()
     return counter.get_total_flops() / 2, saved.total
 
 
-class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):
-    """Adds up what autograd keeps for the backward pass; weights and what is kept twice count once or not."""
+class _ModelWithoutNumbers:
+    """What :class:`Objective` asks of a backend, on meta."""
 
-    def __init__(self):
-        self.total, self._seen = 0, {}
+    def __init__(self, config: TrainingConfig, backend: Backend, resolution: int):
+        self.unet = backend.unet_on_meta().requires_grad_(False)
+        if config.gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+            self.unet.train()
+        self.inputs = backend.meta_inputs(1, resolution)
+        self.prediction_type = backend.prediction_type
+        self.alphas_cumprod = torch.empty(len(backend.alphas_cumprod), device="meta")
+
+    def predict_noise(self, noisy, timesteps, hidden, pooled=None, time_ids=None) -> torch.Tensor:
+        hidden = hidden.to(self.inputs["sample"].dtype)
+        return self.unet(**{**self.inputs, "encoder_hidden_states": hidden}).sample.float()
+
+
+class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):
+    """Adds up what autograd keeps for the backward pass, each storage once and ``weights`` not at all."""
+
+    def __init__(self, weights: list[torch.Tensor]):
+        # Storages are held, so that no other gets the address of one that is gone.
+        self._seen = {w.untyped_storage()._cdata: w.untyped_storage() for w in weights}
+        self.total = 0
         super().__init__(self._keep, lambda tensor: tensor)
 
     def _keep(self, tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if not isinstance(tensor, torch.nn.Parameter) and storage._cdata not in self._seen:
-            self._seen[storage._cdata] = storage  # held, so that no other storage gets its address
-            self.total += tensor.numel() * tensor.element_size()
+        if storage._cdata not in self._seen:
+            self._seen[storage._cdata] = storage
+            self.total += storage.nbytes()
         return tensor
+
+
+class _MasksWithoutNumbers(CountedDropout):
+    def masks(self, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
+        return [torch.empty(1, *shape, device="meta") for shape in shapes]
+
+
+@contextmanager
+def _fused_attention() -> Iterator[None]:
+    """Attention as GPUs compute it. On meta it would be written out and seem to keep maps of T x T numbers,
+    more than all other activations together.
+    """
+    functional = torch.nn.functional
+    own = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = lambda q, k, v, *_, **__: _AttentionProducts.apply(q, k, v)
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = own
+
+
+class _AttentionProducts(torch.autograd.Function):
+    """The matrix products of attention, for shapes and counts alone; keeps what a fused kernel keeps."""
+
+    @staticmethod
+    def forward(ctx, query, key, value):
+        output = (query @ key.transpose(-1, -2)) @ value
+        ctx.save_for_backward(query, key, value, output)
+        return output
+
+    @staticmethod
+    def backward(ctx, gradient):
+        query, key, value, _ = ctx.saved_tensors
+        of_map = gradient @ value.transpose(-1, -2)
+        transposed = of_map.transpose(-1, -2)
+        wanted = ctx.needs_input_grad
+        return (
+            of_map @ key if wanted[0] else None,
+            transposed @ query if wanted[1] else None,
+            transposed @ gradient if wanted[2] else None,
+        )
 
 
 def _meta_adapter(config: TrainingConfig, backend: Backend):

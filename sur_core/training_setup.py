@@ -82,6 +82,8 @@ def fingerprints(config: TrainingConfig, data: TrainingData, backend: Backend) -
         found["knowledge vectors"] = _content_hash(data.knowledge.path)
     if config.full_steps:
         found["VAE"], found["UNet"] = backend.fingerprint("vae"), backend.fingerprint("unet")
+        schedule = backend.alphas_cumprod.double().numpy().tobytes()
+        found["noise schedule"] = f"{backend.prediction_type} {blake2b(schedule, digest_size=8).hexdigest()}"
     return found
 
 

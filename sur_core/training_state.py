@@ -33,6 +33,7 @@ class Counters:
         best: smallest validation loss of the stage so far; ``None`` before the first.
         without_adapter: Eq. 8 on the validation part without the adapter, once known.
         seconds: time spent training, over all restarts.
+        interrupted: the run was stopped after this step, before what is due between steps.
         window: sums since the last row of the log.
         sources: fingerprints of model, data and vectors.
         scaler: state of fp16's loss scaling.
@@ -43,6 +44,7 @@ class Counters:
     best: float | None = None
     without_adapter: float | None = None
     seconds: float = 0.0
+    interrupted: bool = False
     window: dict[str, float] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sur_core import new_adapter, read_passport, save_adapter
+from sur_core.diffusers_backend import DiffusersBackend
 from sur_core.objective import Objective
 from tests.tiny_models import make_tiny
 from tests.training_runs import flags, make_run, write_vectors
@@ -148,8 +149,10 @@ def poisoned(monkeypatch, sample: int, after: int, value: float = float("nan")) 
     plain, calls = Objective._diffusion, []
 
     def diffusion(self, adapted, batch, backend):
-        calls.append(1)
         losses = plain(self, adapted, batch, backend)
+        if losses.device.type == "meta":  # the plan
+            return losses
+        calls.append(1)
         hit = torch.tensor([number == sample and len(calls) > after for number in batch.samples])
         return torch.where(hit, torch.full_like(losses, value), losses)
 
@@ -169,10 +172,10 @@ def test_a_loss_that_is_not_a_number_stops_and_names_sample_and_step(world, tmp_
 
 
 def test_out_of_memory_says_what_to_lower(world, tmp_path, capsys, monkeypatch):
-    def full(self, *_):
+    def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(Objective, "_diffusion", full)
+    monkeypatch.setattr(DiffusersBackend, "predict_noise", full)
     said = refusal(capsys, *fit({**world, "output_dir": tmp_path / "run"}))
     assert "step 2: out of memory" in said and "train_batch_size to 2" in said
     assert "gradient_accumulation_steps to 2" in said and "gradient_checkpointing" in said

@@ -109,7 +109,7 @@ def test_a_signal_saves_and_ends_in_words(world, uninterrupted, number):
     assert load_file(folder / "adapter.safetensors")
     again = train("fit", *arguments)
     assert again.returncode == 0 and "going on after step" in again.stdout, again.stderr
-    assert_same_state(folder, uninterrupted)
+    assert_same_run(folder, uninterrupted)
 
 
 def assert_same_state(left: Path, right: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
-import sys
 from pathlib import Path
 
 from sur_core.training_config import TrainingConfig
@@ -58,8 +57,7 @@ def _run(config: TrainingConfig, accelerator, options: argparse.Namespace) -> in
         trainer = Trainer(config, data, backend, accelerator, say, _draw)
         trainer.resume()
         try:
-            with _bar(trainer, accelerator) as bar:
-                trainer.run(bar)
+            trainer.run()
         except Stopped as stopped:
             say(str(stopped))
             return 128 + stopped.signal
@@ -87,19 +85,6 @@ def _draw(trainer, name: str) -> None:
         trainer.backend.release("vae")
     if not trainer.config.full_steps:
         trainer.backend.release("unet")
-
-
-def _bar(trainer, accelerator):
-    from tqdm import tqdm
-
-    return tqdm(
-        total=trainer.config.total_steps,
-        initial=trainer.counters.step,
-        unit="step",
-        file=sys.stderr,
-        disable=not accelerator.is_main_process,
-        dynamic_ncols=True,
-    )
 
 
 def _only_run_in(config: TrainingConfig, accelerator):
