@@ -63,9 +63,9 @@ def some_rows(count: int, repeated: int = 0) -> list[dict]:
 def write_data(folder: Path, count: int = 12, repeated: int = 0) -> Path:
     """Images of several shapes with prompts, in the authors' layout."""
     rows = some_rows(count, repeated)
-    images = {
-        entry["file_name"]: encoded(picture(n, (70 + n, 64 + 9 * n % 31))) for n, entry in enumerate(rows)
-    }
+    # Every second image has an odd number of columns cut off, so that its mirrored crop lies elsewhere.
+    sizes = [(65 + 2 * n, 64) if n % 2 else (70 + n, 64 + 9 * n % 31) for n in range(count)]
+    images = {f"{n}.png": encoded(picture(n, size)) for n, size in enumerate(sizes)}
     return write_folder(folder, rows, images)
 
 

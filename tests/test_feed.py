@@ -95,9 +95,10 @@ def test_a_batch_is_made_of_what_it_says(folder):
                 near[flip] = ((batch.latents[place] - said.mean[0]).abs() < 6 * said.std[0]).all().item()
             assert sum(near.values()) == 1, "a latent is within six deviations of one of the posteriors"
             (flip,) = [flip for flip, fits in near.items() if fits]
-            flips.add(flip)
-            assert batch.time_ids[place].tolist() == [*sizes_by_hand(image)[flip], 64, 64]
-    assert flips == {False, True}
+            sizes = sizes_by_hand(image)
+            flips.add((flip, sizes[False] == sizes[True]))
+            assert batch.time_ids[place].tolist() == [*sizes[flip], 64, 64]
+    assert len(flips) == 4, "mirrored and not, with crops that lie elsewhere when mirrored and that do not"
 
 
 def sizes_by_hand(image) -> dict[bool, tuple]:
