@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -28,6 +28,7 @@ from .surd import Surd
 
 _TYPES = {"fp16": "F16", "fp32": "F32"}
 _FLUSH_ROWS = 64
+_DIGESTS_FILE = "files.sqlite"
 Progress = Callable[[str, int, int], Any]
 """Called with (what is being done, how much of it is done, how much there is)."""
 
@@ -182,25 +183,31 @@ class FileDigests:
         with self._database:
             self._database.execute("CREATE TABLE IF NOT EXISTS files (stamp TEXT PRIMARY KEY, digest BLOB)")
 
-    def of(
-        self, surd: Surd, samples: np.ndarray, workers: int = 4, progress: Progress | None = None
-    ) -> np.ndarray:
-        """uint8 [N, 16]; files not seen before are read."""
-        digests, unknown = np.zeros((len(samples), KEY_BYTES), np.uint8), []
+    def known(self, surd: Surd, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(uint8 [N, 16], bool [N]: which of them are known). Reads no image file."""
+        digests, known = np.zeros((len(samples), KEY_BYTES), np.uint8), np.zeros(len(samples), bool)
         for place, sample in enumerate(samples):
             found = self._database.execute(
                 "SELECT digest FROM files WHERE stamp = ?", (surd.image_stamp(int(sample)),)
             ).fetchone()
             if found:
-                digests[place] = np.frombuffer(found[0], np.uint8)
-            else:
-                unknown.append(place)
+                digests[place], known[place] = np.frombuffer(found[0], np.uint8), True
+        return digests, known
+
+    def of(
+        self, surd: Surd, samples: np.ndarray, workers: int = 4, progress: Progress | None = None
+    ) -> np.ndarray:
+        """uint8 [N, 16]; files not seen before are read."""
+        digests, known = self.known(surd, samples)
+        unknown, fresh = np.flatnonzero(~known), []
         read = read_ahead(lambda place: _digest(surd, int(samples[place])), unknown, workers)
         for count, (place, (stamp, digest)) in enumerate(zip(unknown, read, strict=True), 1):
             digests[place] = np.frombuffer(digest, np.uint8)
-            self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (stamp, digest))
-            if count % 256 == 0 or count == len(unknown):
-                self._database.commit()
+            fresh.append((stamp, digest))
+            if len(fresh) == 256 or count == len(unknown):
+                with self._database:  # a short transaction: other processes write here too
+                    self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?)", fresh)
+                fresh.clear()
             if progress:
                 progress("files", count, len(unknown))
         return digests
@@ -211,10 +218,24 @@ class FileDigests:
 
 def image_digests(folder: Path, surd: Surd, samples: np.ndarray, workers: int, progress=None) -> np.ndarray:
     """:meth:`FileDigests.of` with the memory kept in a cache folder."""
-    path = Path(folder) / "files.sqlite"
+    with _open_digests(folder) as digests:
+        return digests.of(surd, samples, workers, progress)
+
+
+def known_digests(folder: Path, surd: Surd, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """:meth:`FileDigests.known` with the memory kept in a cache folder. Writes nothing."""
+    if not (Path(folder) / _DIGESTS_FILE).exists():
+        return np.zeros((len(samples), KEY_BYTES), np.uint8), np.zeros(len(samples), bool)
+    with _open_digests(folder) as digests:
+        return digests.known(surd, samples)
+
+
+@contextmanager
+def _open_digests(folder: Path) -> Iterator[FileDigests]:
+    path = Path(folder) / _DIGESTS_FILE
     try:
         with closing(FileDigests(path)) as digests:
-            return digests.of(surd, samples, workers, progress)
+            yield digests
     except sqlite3.Error as error:
         raise CacheError(
             f"{path}: the hashes of image files could not be read or kept ({error}). Free some space if the "

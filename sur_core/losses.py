@@ -125,10 +125,11 @@ def min_snr_weights(
     An error of x_0 is to weigh min(SNR, gamma) at every timestep. The squared error of the noise is SNR times
     that of x_0, the one of v SNR + 1 times.
     """
-    square = alphas_cumprod.to(timesteps.device)[timesteps].double()
+    square = alphas_cumprod.double()
     # A schedule that ends in pure noise has SNR 0 there: the limit of min(SNR, gamma) / SNR is 1.
     snr = (square / (1 - square)).clamp_min(1e-12)
-    return (snr.clamp(max=gamma) / (snr if prediction_type == "epsilon" else snr + 1)).float()
+    weights = snr.clamp(max=gamma) / (snr if prediction_type == "epsilon" else snr + 1)
+    return weights.float().to(timesteps.device)[timesteps]
 
 
 def _divergence(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
@@ -150,5 +151,7 @@ def _over_tokens(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tenso
 
 
 def _alpha_sigma(alphas_cumprod: torch.Tensor, timesteps: torch.Tensor, like: torch.Tensor):
-    square = alphas_cumprod.to(like.device).double()[timesteps.to(like.device)].view(-1, 1, 1, 1)
-    return square.sqrt().to(like.dtype), (1 - square).sqrt().to(like.dtype)
+    square = alphas_cumprod.double()  # where the schedule is: not every device knows 64 bits
+    pair = torch.stack([square.sqrt(), (1 - square).sqrt()]).to(like.dtype).to(like.device)
+    alpha, sigma = pair[:, timesteps.to(like.device)].view(2, -1, 1, 1, 1)
+    return alpha, sigma

@@ -129,17 +129,7 @@ class TrainingConfig:
 
     def __post_init__(self):
         for spec in fields(self):
-            value = _checked(spec.name, getattr(self, spec.name), _TYPES[spec.name])
-            object.__setattr__(self, spec.name, value)
-            choices = spec.metadata["choices"]
-            if choices and value not in choices:
-                raise ValueError(f"{spec.name} must be one of {list(choices)}, found {value!r}")
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} must be in {low:g}..{high:g}, found {value:g}")
-        if self.resolution % 8:
-            raise ValueError(f"resolution must be a multiple of 8, found {self.resolution}")
+            object.__setattr__(self, spec.name, check_setting(spec.name, getattr(self, spec.name)))
         if not self.align_steps + self.full_steps:
             raise ValueError("align_steps and full_steps are both 0; there is nothing to train")
         if self.align_steps and not (self.lambda_llm or self.lambda_cp):
@@ -199,15 +189,7 @@ class TrainingConfig:
 
     @classmethod
     def from_values(cls, values: dict[str, Any], **overrides) -> TrainingConfig:
-        values = {**values, **overrides}
-        known = {spec.name for spec in fields(cls)}
-        for name in values:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                raise ValueError(
-                    f"unknown setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-                )
-        return cls(**values)
+        return cls(**{name: check_setting(name, value) for name, value in {**values, **overrides}.items()})
 
     def with_values(self, **values) -> TrainingConfig:
         return replace(self, **values)
@@ -220,7 +202,7 @@ def read_toml(path: str | os.PathLike) -> dict[str, Any]:
     except ImportError:  # Python 3.10
         raise ValueError(f"{path}: reading TOML needs Python 3.11 or newer") from None
     try:
-        document = tomllib.loads(Path(path).read_text("utf8"))
+        document = tomllib.loads(Path(path).read_text("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not readable as TOML: {error}") from error
     values: dict[str, Any] = {}
@@ -230,10 +212,27 @@ def read_toml(path: str | os.PathLike) -> dict[str, Any]:
             raise ValueError(f"{path}: {twice[0]} is set twice")
         values.update(entries)
     try:
-        TrainingConfig.from_values(values)
+        return {name: check_setting(name, value) for name, value in values.items()}
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return values
+
+
+def check_setting(name: str, value: Any) -> Any:
+    """``value`` as the setting's type. Raises ``ValueError`` if there is no such setting or value."""
+    if name not in _TYPES:
+        near = difflib.get_close_matches(name, _TYPES, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown setting {name!r}{hint}")
+    value = _checked(name, value, _TYPES[name])
+    choices = TrainingConfig.__dataclass_fields__[name].metadata["choices"]
+    if choices and value not in choices:
+        raise ValueError(f"{name} must be one of {list(choices)}, found {value!r}")
+    low, high = _RANGES.get(name, (None, None))
+    if low is not None and not low <= value <= high:
+        raise ValueError(f"{name} must be in {low:g}..{high:g}, found {value:g}")
+    if name == "resolution" and value % 8:
+        raise ValueError(f"resolution must be a multiple of 8, found {value}")
+    return value
 
 
 def changed_settings(old: dict[str, Any], new: TrainingConfig) -> list[str]:
@@ -276,6 +275,8 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{name} must be a list, found {value!r}")
         return tuple(_checked(name, item, get_args(kind)[0]) for item in value)
+    if kind is str and isinstance(value, str) and value.encode("utf8", "replace").decode() != value:
+        raise ValueError(f"{name} holds characters that no text file can: {value!r}. Rename the path")
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind or (kind is float and not math.isfinite(value)):

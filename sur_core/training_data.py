@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -19,6 +20,7 @@ from .cache import (
     TextCache,
     check_space,
     image_digests,
+    known_digests,
     writing_lock,
 )
 from .knowledge import KnowledgeVectors, open_knowledge
@@ -86,7 +88,8 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
 def split_validation(surd: Surd, config: TrainingConfig) -> tuple[np.ndarray, np.ndarray]:
     """Sample numbers (train, validation), a function of the prompts and the seed.
 
-    Samples of the same simple prompt stay together: one that is trained on would be no test.
+    Samples of the same simple prompt stay together: one that is trained on would be no test. They are held
+    out only if there is room for all of them.
     """
     everything = np.arange(len(surd))
     wanted = min(round(config.validation_share * len(surd)), config.validation_max)
@@ -96,11 +99,18 @@ def split_validation(surd: Surd, config: TrainingConfig) -> tuple[np.ndarray, np
         return everything, everything[:0]
     salt = config.seed.to_bytes(8, "little")
     lots = np.fromiter((_lot(sample.simple, salt) for sample in surd), np.uint64, len(surd))
-    held_out = lots <= np.partition(lots, wanted - 1)[wanted - 1]
-    if held_out.all():
+    groups, members, sizes = np.unique(lots, return_inverse=True, return_counts=True)
+    chosen, room = np.zeros(len(groups), bool), wanted
+    for group, size in enumerate(sizes):
+        if size <= room:
+            chosen[group], room = True, room - size
+        if not room:
+            break
+    held_out = chosen[members]
+    if not held_out.any():
         raise ValueError(
-            f"{config.data}: validation would take all {len(surd)} samples, which share few simple prompts. "
-            "Lower validation_share, or set it to 0"
+            f"{config.data}: {wanted} samples cannot be held out, because every simple prompt is that of "
+            f"{sizes.min()} samples or more. Raise validation_share, or set it to 0"
         )
     return everything[~held_out], everything[held_out]
 
@@ -170,7 +180,10 @@ class CacheBuilder:
             self._require(~data.has_image | (data.latent_rows >= 0), "images")
 
     def missing(self, latents: bool = True) -> dict[str, tuple[int, int]]:
-        """What the caches lack, without encoding: {"prompts": (rows, bytes), "images": (rows, bytes)}."""
+        """What the caches lack: {"prompts": (rows, bytes), "images": (rows, bytes)}.
+
+        Encodes and writes nothing; image files never seen before are taken for new ones.
+        """
         found = {}
         if self.config.cache_text:
             cache = TextCache(self.folder, self.backend, self.settings)
@@ -179,9 +192,10 @@ class CacheBuilder:
             cache.rows.close()
         if latents and self.config.cache_latents:
             cache = LatentCache(self.folder, self.backend, self.settings)
-            count = int(self.data.has_image.sum())
-            if len(cache.rows):
-                count = len(self._missing_images(cache)[0])
+            samples = np.flatnonzero(self.data.has_image)
+            digests, known = known_digests(self.folder, self.data.surd, samples)
+            lacking = cache.rows.find(self._keys(cache, digests[known])) < 0
+            count = len(np.unique(digests[known][lacking], axis=0)) + int((~known).sum())
             found["images"] = count, count * cache.rows.row_bytes
             cache.rows.close()
         return found
@@ -190,8 +204,8 @@ class CacheBuilder:
         cache = TextCache(self.folder, self.backend, self.settings, writer)
         prompts = [prompt for key, prompt in self._missing_prompts(cache) if self._is_mine(key)]
         check_space(self.folder, cache.rows.row_bytes * len(prompts))
-        cache.build(prompts, self.config.cache_batch_size * 4, self.progress)
-        cache.rows.close()
+        with closing(cache.rows):
+            cache.build(prompts, self.config.cache_batch_size * 4, self.progress)
         self.backend.release("text")
 
     def _build_latents(self, writer: str) -> None:
@@ -200,8 +214,8 @@ class CacheBuilder:
         mine = np.fromiter((self._is_mine(key.tobytes()) for key in keys), bool, len(keys))
         check_space(self.folder, cache.rows.row_bytes * int(mine.sum()))
         sizes = self.config.cache_batch_size, self.config.dataloader_num_workers
-        cache.build(self.data.surd, samples[mine], keys[mine], *sizes, self.progress)
-        cache.rows.close()
+        with closing(cache.rows):
+            cache.build(self.data.surd, samples[mine], keys[mine], *sizes, self.progress)
         self.backend.release("vae")
 
     def _is_mine(self, key: bytes) -> bool:
@@ -226,7 +240,10 @@ class CacheBuilder:
 
     def _latent_keys(self, cache: LatentCache, samples: np.ndarray) -> np.ndarray:
         workers = self.config.dataloader_num_workers
-        digests = image_digests(self.folder, self.data.surd, samples, workers, self.progress)
+        return self._keys(cache, image_digests(self.folder, self.data.surd, samples, workers, self.progress))
+
+    @staticmethod
+    def _keys(cache: LatentCache, digests: np.ndarray) -> np.ndarray:
         return np.frombuffer(b"".join(cache.key(d.tobytes()) for d in digests), np.uint8).reshape(-1, 16)
 
     def _require(self, present: np.ndarray, what: str) -> None:

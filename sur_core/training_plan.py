@@ -30,7 +30,8 @@ class StageCost:
 
     Attributes:
         stage, steps, samples: its name, its steps, and the samples it has to choose from.
-        macs_per_sample: multiply-adds of forward and backward of one sample.
+        macs_per_sample: multiply-adds of forward and backward of one sample, without VAE and text encoders,
+            which run on every step only where caches are off.
         activation_bytes: kept for the backward pass, for one batch of one process.
         weight_bytes: of the frozen parts and the adapter.
         optimizer_bytes: gradients, AdamW's moments, running mean.
@@ -118,14 +119,15 @@ def _stage_cost(
     adapter = sum(p.numel() for p in _meta_adapter(config, backend).parameters())
     frozen = {"align": [], "full": ["unet"]}[stage]
     frozen += ["text"] * (not config.cache_text) + ["vae"] * (stage == "full" and not config.cache_latents)
-    size = _BYTES[config.mixed_precision]
+    sizes = dict.fromkeys(("unet", "text"), _BYTES[config.mixed_precision])
+    sizes["vae"] = _BYTES[config.vae_dtype]
     return StageCost(
         stage,
         steps,
         len(data.samples(stage)),
         macs,
         activations * config.train_batch_size,
-        sum(backend.parameter_count(part) * size for part in frozen) + adapter * 4,
+        sum(backend.parameter_count(part) * sizes[part] for part in frozen) + adapter * 4,
         adapter * 4 * (3 + bool(config.ema_decay)),
     )
 
@@ -156,7 +158,29 @@ def step_cost(
     saved = _SavedBytes(weights)
     with FlopCounterMode(display=False) as counter, saved, _fused_attention():
         objective(adapter, batch, model).total.sum().backward()
-    return counter.get_total_flops() / 2, saved.total
+    recomputed = 0
+    if model is not None and config.gradient_checkpointing:
+        recomputed = _largest_block(config.with_values(gradient_checkpointing=False), backend, resolution)
+    return counter.get_total_flops() / 2, saved.total + recomputed
+
+
+def _largest_block(config: TrainingConfig, backend: Backend, resolution: int) -> int:
+    """Bytes that the largest block keeps: with gradient checkpointing, one at a time is recomputed."""
+    model, largest, begun = _ModelWithoutNumbers(config, backend, resolution), 0, []
+    saved = _SavedBytes([*model.unet.parameters()])
+
+    def end(*_):
+        nonlocal largest
+        largest = max(largest, saved.total - begun.pop())
+
+    for module in model.unet.modules():
+        if type(module).__name__ in ("ResnetBlock2D", "BasicTransformerBlock"):
+            module.register_forward_pre_hook(lambda *_: begun.append(saved.total))
+            module.register_forward_hook(end)
+    with saved, _fused_attention():
+        inputs = model.inputs
+        model.predict_noise(None, None, inputs["encoder_hidden_states"].requires_grad_(True))
+    return largest
 
 
 class _ModelWithoutNumbers:

@@ -30,7 +30,7 @@ class StageProgress:
         self._steps += 1
         if self._steps == 1:  # the first one also pays for loading and warming up
             self._began = time.monotonic()
-        each = (time.monotonic() - self._began) / max(1, self._steps - 1)
+        each = (time.monotonic() - self._began) / (self._steps - 1) if self._steps > 1 else 0.0
         if self._steps == _GUESS_AFTER and self._left > 10 * _GUESS_AFTER:
             guess = duration_words(each * (self._left - self._steps))
             self._say(f"stage {self._stage}: {each:.2g} s a step, about {guess} to go")

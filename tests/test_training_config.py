@@ -307,3 +307,12 @@ def test_settings_of_an_older_version_have_their_defaults():
     del old["noise_offset"], old["sample_prompts"]
     assert changed_settings(old, TrainingConfig()) == []
     assert changed_settings(old, TrainingConfig(noise_offset=0.1)) == ["noise_offset was 0.0, now is 0.1"]
+
+
+def test_a_file_and_flags_are_judged_together(tmp_path):
+    """What a file says need not be a whole run: a flag may say the rest."""
+    path = tmp_path / "my.toml"
+    path.write_text("\ufefffull_steps = 0\n", "utf8")
+    assert TrainingConfig.load(path, align_steps=5).total_steps == 5
+    with pytest.raises(ValueError, match="nothing to train"):
+        TrainingConfig.load(path)

@@ -2,8 +2,8 @@
 
     encode.py COMFYUI CHECKPOINT PROMPTS.json INPUT.safetensors OUTPUT.safetensors
 
-Writes ``hidden`` [N, 77, D], ``pooled`` [N, P], and, where the input file has a ``noisy`` latent, the UNet's
-output for it with the first prompt.
+Writes ``hidden`` [N, 77, D] of each prompt's first chunk, ``pooled`` [N, P], and, where the input file has a
+``noisy`` latent, the UNet's output for it with the first prompt.
 """
 
 import json
@@ -28,7 +28,10 @@ with torch.inference_mode(), open(prompts, encoding="utf8") as file:
     given = load_file(source)
     model, clip = comfy.sd.load_checkpoint_guess_config(checkpoint, output_vae=False)[:2]
     encoded = [clip.encode_from_tokens(clip.tokenize(text), return_pooled=True) for text in json.load(file)]
-    found = {name: torch.cat(parts).float() for name, parts in zip(("hidden", "pooled"), zip(*encoded))}
+    found = {
+        "hidden": torch.cat([hidden[:, :77] for hidden, _ in encoded]).float(),
+        "pooled": torch.cat([pooled for _, pooled in encoded]).float(),
+    }
     if "noisy" in given:
         comfy.model_management.load_models_gpu([model])
         unet, context = model.model.diffusion_model, found["hidden"][:1]

@@ -49,7 +49,6 @@ def both(request, checkpoints, tmp_path_factory):
 
 def configs(folder: Path, family: str) -> Path:
     """Configuration and tokenizer of the test checkpoints: real text encoders, a smaller UNet."""
-    from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig
 
     make_tiny(folder, family, cross_attention_real=True)
@@ -62,7 +61,6 @@ def configs(folder: Path, family: str) -> Path:
         CLIPTextConfig(**sizes, **heads, **TOKENIZER).save_pretrained(folder / "text_encoder_2")
     else:
         channels = (320, 320, 320, 320)
-        UNet2DConditionModel.load_config  # noqa: B018 - the class must be importable here
         unet = json.loads((folder / "unet" / "config.json").read_text())
         unet |= {"block_out_channels": channels, "layers_per_block": 2, "attention_head_dim": 8}
         unet |= {"norm_num_groups": 32, "sample_size": 64}
@@ -83,22 +81,14 @@ def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-def test_text_is_read_alike(both):
-    theirs, backend, _ = both
+def test_text_is_read_and_noise_is_predicted_alike(both):
+    theirs, backend, given = both
     encoded = backend.encode_text(PROMPTS)
     ours = torch.cat(list(encoded.hidden.values()), -1)
-    # The third prompt is longer than one chunk: ComfyUI goes on in a second one, training cuts it there.
-    assert theirs["hidden"].shape[1] >= 77
-    for number, prompt in enumerate(PROMPTS[:2]):
+    for number, prompt in enumerate(PROMPTS):
         assert difference(ours[number], theirs["hidden"][number]) < 1e-4, prompt
     if encoded.pooled is not None:
-        assert difference(encoded.pooled[:2], theirs["pooled"][:2]) < 1e-4
-
-
-def test_noise_is_predicted_alike(both):
-    theirs, backend, given = both
-    if "noise" not in theirs:
-        pytest.skip("SDXL's UNet takes too long on a CPU")
-    hidden = theirs["hidden"][:1, :77]
-    ours = backend.predict_noise(given["noisy"], given["timesteps"].long(), hidden)
-    assert difference(ours, theirs["noise"]) < 2e-3
+        assert difference(encoded.pooled, theirs["pooled"]) < 1e-4
+    if "noisy" in given:  # SDXL's UNet takes too long on a CPU
+        noise = backend.predict_noise(given["noisy"], given["timesteps"].long(), theirs["hidden"][:1])
+        assert difference(noise, theirs["noise"]) < 2e-3
