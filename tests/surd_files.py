@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sur_core.surd_rows import Quarantined
+
 
 def picture(seed: int = 0, size: tuple[int, int] = (12, 8)) -> Image.Image:
     """Noise of its own for each seed; size is (width, height)."""
@@ -47,3 +49,31 @@ def write_folder(folder: Path, rows: list, images: dict[str, bytes] | None = Non
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return folder
+
+
+def write_parquet(path: Path, count: int = 3, start: int = 0, **columns) -> Path:
+    """Rows with embedded images that all have the same name, as the hub stores them."""
+    from datasets import Dataset, Features, Value
+    from datasets import Image as ImageFeature
+
+    numbers = range(start, start + count)
+    table = {
+        "image": [{"bytes": encoded(picture(n)), "path": "same.png"} for n in numbers],
+        "text": [f"s{n}" for n in numbers],
+        "prompt": [f"c{n}" for n in numbers],
+        **columns,
+    }
+    kinds = {"image": ImageFeature()}
+    features = Features({name: kinds.get(name, Value("string")) for name in table})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Dataset.from_dict(table, features=features).to_parquet(path)
+    return path
+
+
+def pairs(surd) -> list[tuple[str, str, str]]:
+    return [(sample.name, sample.simple, sample.complex) for sample in surd]
+
+
+def only_bad(surd) -> Quarantined:
+    (entry,) = surd.quarantined
+    return entry
