@@ -47,6 +47,7 @@ class CacheSettings:
         dtype: ``"fp16"`` or ``"fp32"``, type on disk.
         vae_dtype: type the VAE computes in.
         clip_skip: text encoder layer from the end.
+        text_dtype: type the text encoders compute in.
     """
 
     resolution: int
@@ -55,6 +56,7 @@ class CacheSettings:
     dtype: str = "fp16"
     vae_dtype: str = "fp32"
     clip_skip: int = 1
+    text_dtype: str = "fp32"
 
 
 class TextCache:
@@ -72,7 +74,8 @@ class TextCache:
         self.rows = RowFolder(Path(folder) / f"text-{form}-{settings.dtype}", fields, writer)
 
     def key(self, prompt: str) -> bytes:
-        return row_key("text 1", self._source, self._settings.clip_skip, self._settings.dtype, prompt)
+        s = self._settings
+        return row_key("text 1", self._source, s.clip_skip, s.text_dtype, s.dtype, prompt)
 
     def keys(self, prompts: Iterable[str]) -> np.ndarray:
         """uint8 [N, 16]; of all prompts without keeping their text."""
@@ -83,6 +86,7 @@ class TextCache:
         """Encode and keep ``prompts``, none of which is kept yet. Errors as :meth:`LatentCache.build`."""
         for start in range(0, len(prompts), batch_size):
             some = prompts[start : start + batch_size]
+            self.rows.make_room(len(some))
             for prompt, row in zip(some, self.encode(some), strict=True):
                 _check_finite(row, f"the prompt {prompt[:60]!r}", self._settings.dtype)
                 self.rows.append(self.key(prompt), row)
@@ -144,6 +148,7 @@ class LatentCache:
         fitted = read_ahead(lambda i: self.fit(surd, int(i)), samples, workers)
         for start in range(0, len(samples), batch_size):
             images = list(itertools.islice(fitted, batch_size))
+            self.rows.make_room(len(images))
             for number, row in enumerate(self.encode(images)):
                 sample = int(samples[start + number])
                 _check_finite(row, f"the image {surd[sample].name}", self._settings.dtype)

@@ -98,11 +98,14 @@ class Objective:
         llm, cp, adapted = zero, zero, []
         parts = batch.simple.split(list(self.widths.values()), dim=-1)
         targets = parts if batch.complex is None else batch.complex.split(list(self.widths.values()), dim=-1)
-        for (name, tower), hidden, target in zip(adapter.towers.items(), parts, targets, strict=True):
-            output = tower(hidden, dropout=batch.dropout)
-            adapted.append(eta * output.c_llm + (1 - eta) * hidden)  # Eq. 7
-            llm = llm + self._distillation(name, output.query, batch)
-            cp = cp + self._alignment(adapted[-1], target, batch)
+        # Not under autocast: the towers cost next to nothing, and a gradient times a small eta is lost in
+        # float16, as a language model's features are that leave its range.
+        with full_precision(batch.simple.device):
+            for (name, tower), hidden, target in zip(adapter.towers.items(), parts, targets, strict=True):
+                output = tower(hidden, dropout=batch.dropout)
+                adapted.append(eta * output.c_llm + (1 - eta) * hidden)  # Eq. 7
+                llm = llm + self._distillation(name, output.query, batch)
+                cp = cp + self._alignment(adapted[-1], target, batch)
         simple = zero if batch.latents is None else self._diffusion(torch.cat(adapted, -1), batch, backend)
         total = losses.total_loss(llm, cp, simple, self.config.lambda_llm, self.config.lambda_cp)
         return SampleLosses(llm, cp, simple, total)
@@ -110,9 +113,7 @@ class Objective:
     def _distillation(self, name: str, query: torch.Tensor, batch: Batch) -> torch.Tensor | float:
         if batch.knowledge is None:
             return 0.0
-        # Not under autocast: a language model's features can leave float16's range.
-        with full_precision(query.device):
-            projected = nn.functional.linear(batch.knowledge, self.w0[name].to(batch.knowledge.dtype))
+        projected = nn.functional.linear(batch.knowledge, self.w0[name].to(batch.knowledge.dtype))
         settings = self.config.temperature, self.config.kl_direction
         return losses.distillation_loss(projected, query, *settings, self._mask(batch))
 

@@ -212,8 +212,13 @@ class RowFile:
             self._pending.clear()
 
     @property
+    def room(self) -> int:
+        """Rows that can still be appended."""
+        return self.capacity - self.count - len(self._pending)
+
+    @property
     def full(self) -> bool:
-        return self.count + len(self._pending) >= self.capacity
+        return self.room <= 0
 
     def read(self, row: int) -> dict[str, np.ndarray]:
         """A copy of every field of a written row."""
@@ -318,6 +323,16 @@ class RowFolder:
         """A copy of every field. ``row`` is what :meth:`find` gave, since the last :meth:`flush`."""
         place = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self._files[place].read(row - int(self._starts[place]))
+
+    def make_room(self, count: int) -> None:
+        """Begin a new file now if the current one has no room for ``count`` rows.
+
+        A file that fills up becomes durable at once. Encoders round differently in other batches, so a run
+        that was stopped must find whole ones.
+        """
+        if self._current is not None and self._current.room < count:
+            self._current.flush()
+            self._current = None
 
     def append(self, key: bytes, row: dict[str, np.ndarray]) -> None:
         """Errors as :meth:`RowFile.append`."""

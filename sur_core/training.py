@@ -29,10 +29,21 @@ from .training_errors import memory_advice, not_a_number
 from .training_log import TrainingLog
 from .training_progress import StageProgress
 from .training_setup import fingerprints, first_adapter
-from .training_state import Counters, check_same_run, read_state, restore, save_state
+from .training_state import (
+    Counters,
+    TrainingStateError,
+    check_same_run,
+    read_counters,
+    read_tensors,
+    restore,
+    save_state,
+)
 from .validation import validate
 
 log = logging.getLogger(__name__)
+
+MOST_OVERFLOWS = 50
+"""Steps in a row that fp16's loss scaling may skip; after so many its scale has come down to nothing."""
 
 ADAPTER_FILE, BEST_FILE, CONFIG_FILE = "adapter.safetensors", "adapter-best.safetensors", "config.toml"
 
@@ -97,28 +108,47 @@ class Trainer:
             weight_decay=config.adam_weight_decay,
         )
         self._stepper = accelerator.prepare(self._optimizer)  # knows about fp16's loss scaling
-        self.counters = Counters(
-            global_batch=self.feed.global_batch, sources=fingerprints(config, data, backend)
-        )
+        self._overflows = 0
+        # Dropout is drawn on the device, and a GPU's numbers are not the CPU's.
+        sources = fingerprints(config, data, backend) | {"kind of device": accelerator.device.type}
+        self.counters = Counters(global_batch=self.feed.global_batch, sources=sources)
 
-    def resume(self) -> None:
-        """Go on from the folder's state, if there is one.
+    def check_resume(self) -> int:
+        """Steps that the folder's state has done; 0 where there is none. Reads no weights.
 
         Raises:
-            TrainingStateError: it is damaged or belongs to other settings or data.
+            TrainingStateError: it is damaged, or belongs to other settings or data, or the processes found
+                different ones.
         """
-        found = read_state(self.folder)
-        if found is None:
+        found = read_counters(self.folder)
+        saved, old_config = found or (Counters(), {})
+        if found:
+            note = check_same_run(self.folder, self.config, self.counters, saved, old_config)
+            if note:
+                self.show(f"note: {note}")
+        self._check_same_everywhere((saved.step, saved.interrupted, saved.seconds))
+        return saved.step
+
+    def resume(self) -> None:
+        """Go on from the folder's state, if there is one. Errors as :meth:`check_resume`."""
+        if not self.check_resume():
             return
-        saved, old_config, tensors = found
-        note = check_same_run(self.folder, self.config, self.counters, saved, old_config)
-        restore(tensors, self.adapter, self.ema, self._optimizer)
-        self.counters = saved
-        if saved.scaler and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(saved.scaler)
-        self.show(f"going on after step {saved.step} of {self.config.total_steps}")
-        if note:
-            self.show(f"note: {note}")
+        sources = self.counters.sources
+        self.counters = read_counters(self.folder)[0]
+        self.counters.sources = sources
+        restore(read_tensors(self.folder), self.adapter, self.ema, self._optimizer)
+        if self.counters.scaler and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(self.counters.scaler)
+
+    def _check_same_everywhere(self, mine: tuple) -> None:
+        if self.accelerator.num_processes > 1:
+            from accelerate.utils import gather_object
+
+            if len(set(gather_object([mine]))) > 1:
+                raise TrainingStateError(
+                    f"{self.folder}: the processes found different states of the run in it. output_dir must "
+                    "be a folder that all machines share"
+                )
 
     def run(self) -> None:
         """Train to the end. The folder then holds the adapter, its config, log and curves.
@@ -131,7 +161,9 @@ class Trainer:
         main = self.accelerator.is_main_process
         if main:
             self.config.save(self.folder / CONFIG_FILE)
-        self.log = TrainingLog(self.folder, self.counters.step) if main else None
+        # Of a step that was interrupted, the row is still to come.
+        logged = self.counters.step - self.counters.interrupted
+        self.log = TrainingLog(self.folder, logged) if main else None
         try:
             with StopSignals() as signals, memory_advice(self.config, self.counters):
                 if self.counters.interrupted:
@@ -192,12 +224,17 @@ class Trainer:
             seen.append(found.total.detach())
         sums, stop = self._sum_over_processes(sums, stop)
         if not all(map(math.isfinite, sums)):
-            raise not_a_number(self.config, step, batches, seen)
+            raise not_a_number(self.config, step, batches, seen, self.accelerator)
         norm = self.accelerator.clip_grad_norm_(
             list(self.parameters.values()), self.config.max_grad_norm or math.inf
         ).item()
-        if not math.isfinite(norm) and self.accelerator.scaler is None:
-            raise not_a_number(self.config, step, batches, seen)
+        if not math.isfinite(norm):
+            # Under fp16's loss scaling an overflow is expected now and then: the step is skipped.
+            self._overflows += 1
+            if self.accelerator.scaler is None or self._overflows > MOST_OVERFLOWS:
+                raise not_a_number(self.config, step, batches, seen, self.accelerator)
+        else:
+            self._overflows = 0
         self._stepper.step()
         self._average()
         means = [value / self.counters.global_batch for value in sums]
@@ -228,7 +265,9 @@ class Trainer:
     def _count(self, result: StepResult, seconds: float) -> None:
         window = self.counters.window
         self.counters.seconds += seconds
-        now = {**result.losses, "gradient_norm": result.gradient_norm, "seconds": seconds, "steps": 1}
+        now = {**result.losses, "seconds": seconds, "steps": 1}
+        if math.isfinite(result.gradient_norm):  # else the step was skipped
+            now |= {"gradient_norm": result.gradient_norm, "norms": 1}
         for name, value in now.items():
             window[name] = window.get(name, 0) + value
 
@@ -257,7 +296,8 @@ class Trainer:
         """A row of log.csv: means over the steps since the row before."""
         window, step = self.counters.window, self.counters.step
         done = (step - self.config.align_steps * (stage == "full")) * self.counters.global_batch
-        means = {name: window[name] / window["steps"] for name in (*SampleLosses._fields, "gradient_norm")}
+        means = {name: window[name] / window["steps"] for name in SampleLosses._fields}
+        means["gradient_norm"] = window.get("gradient_norm", math.nan) / window.get("norms", 1)
         means["loss"] = means.pop("total")
         if stage == "align":
             del means["simple"]
@@ -297,12 +337,15 @@ class Trainer:
         if self.accelerator.is_main_process:
             if self.accelerator.scaler is not None:
                 self.counters.scaler = self.accelerator.scaler.state_dict()
-            self._write_adapter(self.folder / ADAPTER_FILE)
             save_state(self.folder, self.config, self.counters, self.adapter, self.ema, self._optimizer)
+            self._write_adapter(self.folder / ADAPTER_FILE)
 
     def _write_adapter(self, path: Path) -> None:
         with self.finished_weights() as adapter:
-            save_adapter(adapter, path, steps=self.counters.step)
+            try:
+                save_adapter(adapter, path, steps=self.counters.step)
+            except PermissionError as error:  # Windows, while ComfyUI has the file open
+                self.show(f"note: {path} is in use and was not renewed ({error.strerror})")
 
     @contextmanager
     def finished_weights(self) -> Iterator[SURAdapterBundle]:

@@ -157,6 +157,11 @@ class TrainingConfig:
         return rate * (1 - done) if self.lr_scheduler == "linear" else rate
 
     @property
+    def model_dtype(self) -> str:
+        """Type that the UNet and the text encoders compute in: ``"fp32"``, ``"fp16"`` or ``"bf16"``."""
+        return "fp32" if self.mixed_precision == "no" else self.mixed_precision
+
+    @property
     def cache_folder(self) -> Path:
         return Path(self.cache_dir) if self.cache_dir else Path(self.output_dir or ".").parent / "sur_cache"
 

@@ -26,6 +26,7 @@ from .cache import (
 from .knowledge import KnowledgeVectors, open_knowledge
 from .surd import Surd, open_surd
 from .training_config import TrainingConfig
+from .training_errors import encoding_advice
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,10 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
     columns = config.image_column, config.simple_column, config.complex_column
     surd = open_surd(config.data, config.split, quarantine, *columns)
     if surd.quarantined:
-        log.warning("%s: %d rows are left out; see the quarantine list", surd.name, len(surd.quarantined))
+        reasons = "; ".join(f"{row.name}: {row.reason}" for row in surd.quarantined[:3])
+        more = " ..." if len(surd.quarantined) > 3 else ""
+        words = "%s: %d rows are left out (%s%s). 'python -m train check %s' lists all"
+        log.warning(words, surd.name, len(surd.quarantined), reasons, more, config.data)
     has_image = np.fromiter((sample.has_image for sample in surd), bool, len(surd))
     train, validation = split_validation(surd, config)
     data = TrainingData(surd, train, validation, has_image)
@@ -124,7 +128,13 @@ def cache_settings(config: TrainingConfig, backend: Backend) -> CacheSettings:
     if resolution % backend.vae_factor:
         raise ValueError(f"resolution must be a multiple of {backend.vae_factor}, found {resolution}")
     return CacheSettings(
-        resolution, config.crop, config.random_flip, config.cache_dtype, config.vae_dtype, config.clip_skip
+        resolution,
+        config.crop,
+        config.random_flip,
+        config.cache_dtype,
+        config.vae_dtype,
+        config.clip_skip,
+        text_dtype=config.model_dtype,
     )
 
 
@@ -200,11 +210,21 @@ class CacheBuilder:
             cache.rows.close()
         return found
 
+    def pictures(self) -> str:
+        """Hash of the content of every image, for resume checks."""
+        digest = blake2b(digest_size=16)
+        if self.config.full_steps:
+            samples, workers = np.flatnonzero(self.data.has_image), self.config.dataloader_num_workers
+            digest.update(
+                image_digests(self.folder, self.data.surd, samples, workers, self.progress).tobytes()
+            )
+        return digest.hexdigest()
+
     def _build_text(self, writer: str) -> None:
         cache = TextCache(self.folder, self.backend, self.settings, writer)
         prompts = [prompt for key, prompt in self._missing_prompts(cache) if self._is_mine(key)]
         check_space(self.folder, cache.rows.row_bytes * len(prompts))
-        with closing(cache.rows):
+        with closing(cache.rows), encoding_advice(self.config):
             cache.build(prompts, self.config.cache_batch_size * 4, self.progress)
         self.backend.release("text")
 
@@ -214,7 +234,7 @@ class CacheBuilder:
         mine = np.fromiter((self._is_mine(key.tobytes()) for key in keys), bool, len(keys))
         check_space(self.folder, cache.rows.row_bytes * int(mine.sum()))
         sizes = self.config.cache_batch_size, self.config.dataloader_num_workers
-        with closing(cache.rows):
+        with closing(cache.rows), encoding_advice(self.config):
             cache.build(self.data.surd, samples[mine], keys[mine], *sizes, self.progress)
         self.backend.release("vae")
 
@@ -251,7 +271,8 @@ class CacheBuilder:
             first = self.data.surd[int(np.flatnonzero(~present)[0])]
             raise ValueError(
                 f"{self.folder}: the cache lacks {int((~present).sum())} {what}, the first of {first.name}. "
-                "Was the data set changed meanwhile? Run the same command again"
+                "Was the data set changed meanwhile? Then run the same command again. Do several machines "
+                "train? Then cache_dir must be a folder they share"
             )
 
 

@@ -43,7 +43,7 @@ class TrainingLog:
         rows = [row for row in read_log(self.path) if int(row["step"]) <= step] if step else []
         with atomic_write(self.path) as file:
             file.write(_csv_text([dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]).encode("utf8"))
-        self._events = None
+        self._events, self._waiting = None, []
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -53,9 +53,13 @@ class TrainingLog:
 
     def write(self, row: dict[str, float | int | str]) -> None:
         """Append a row; its ``step`` is needed, every other column may be missing."""
+        self._waiting.append(row)
         try:
             with open(self.path, "a", encoding="utf8", newline="") as file:
-                file.write(_csv_text([row]))
+                file.write(_csv_text(self._waiting))
+            self._waiting.clear()
+        except PermissionError:  # Windows, while a spreadsheet has it open: written with the next row
+            log.warning("%s is in use; its rows are written later", self.path)
         except OSError as error:
             raise type(error)(error.errno, f"could not write ({error.strerror})", str(self.path)) from error
         if self._events is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,20 +71,26 @@ def save_state(
         file.write(to_safetensors(tensors, metadata={_KEY: described}))
 
 
-def read_state(folder: Path) -> tuple[Counters, dict[str, Any], dict[str, torch.Tensor]] | None:
-    """Counters, settings and tensors of the last saved state; ``None`` where there is none.
+def read_counters(folder: Path) -> tuple[Counters, dict[str, Any]] | None:
+    """Counters and settings of the last saved state; ``None`` where there is none. Reads no tensor.
 
     Raises:
         TrainingStateError: the file is damaged or foreign.
     """
+    return _read(folder, lambda file: None)[:2] if (folder / STATE_FILE).exists() else None
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of the last saved state, for :func:`restore`. Errors as :func:`read_counters`."""
+    return _read(folder, lambda file: {n: file.get_tensor(n).clone() for n in file.keys()})[2]  # noqa: SIM118
+
+
+def _read(folder: Path, read: Callable) -> tuple[Counters, dict[str, Any], Any]:
     path = folder / STATE_FILE
-    if not path.exists():
-        return None
     try:
         with safe_open(path, framework="pt") as file:
             described = json.loads((file.metadata() or {})[_KEY])
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        return Counters(**described["counters"]), described["config"], tensors
+            return Counters(**described["counters"]), described["config"], read(file)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TrainingStateError(
             f"{path}: not a readable training state ({error}). Give --restart to begin anew, or another "
@@ -108,8 +115,8 @@ def check_same_run(
             f"a step had {saved.global_batch} samples, now has {now.global_batch} (train_batch_size x "
             "gradient_accumulation_steps x processes)"
         )
-    for name in sorted(saved.sources.keys() | now.sources.keys()):
-        if saved.sources.get(name) != now.sources.get(name):
+    for name in sorted(saved.sources.keys() & now.sources.keys()):
+        if saved.sources[name] != now.sources[name]:
             found.append(f"the {name} changed")
     if config.total_steps < saved.step:
         found.append(f"{saved.step} steps are done, more than the {config.total_steps} asked for")
@@ -136,7 +143,7 @@ def restore(
     ema: dict[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Put the tensors of :func:`read_state` back, in place."""
+    """Put the tensors of :func:`read_tensors` back, in place."""
     device = next(adapter.parameters()).device
     adapter.load_state_dict({name: tensors[f"adapter.{name}"] for name in adapter.state_dict()})
     for name in ema:

@@ -1,5 +1,7 @@
-"""For all tests: one thread in this process. Tiny models gain nothing from more, and threads that wait for each
-other on a busy machine cost most of the time; ComfyUI and the training commands have processes of their own.
+"""For all tests: one thread in this process.
+
+Tiny models gain nothing from more, and threads that wait for each other on a busy machine cost most of the
+time. ComfyUI and most training commands have processes of their own.
 """
 
 import torch

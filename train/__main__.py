@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import logging
+import os
 import sys
 
-from . import cache, check, convert, fit, info, vectors
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries would bury the one sentence that counts
+
+from . import cache, check, convert, fit, info, vectors  # noqa: E402
 
 COMMANDS = {
     "check": check,
@@ -18,24 +23,41 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return COMMANDS[options.command].run(options) or 0
+    except (ValueError, OSError) as error:
+        # Bad input, told in words; anything else is a bug and shows its trace.
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options; ends the program with a sentence, as argparse does, where they are wrong."""
     words = "Train SUR adapters; tools for adapter files."
     parser = argparse.ArgumentParser(prog="python -m train", description=words)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, module in COMMANDS.items():
         summary = module.__doc__.splitlines()[0]
         module.add_arguments(commands.add_parser(name, help=summary, description=summary))
-    options = parser.parse_args(arguments)
-    try:
-        return COMMANDS[options.command].run(options) or 0
-    except (
-        ValueError,
-        OSError,
-    ) as error:  # bad input, told in words; anything else is a bug and shows its trace
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    options, unknown = parser.parse_known_args([_with_hyphens(argument) for argument in arguments])
+    if unknown:
+        command = commands.choices[options.command]
+        flags = [flag for action in command._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], flags, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        command.error(f"unknown argument {unknown[0]}{hint}")
+    return options
+
+
+def _with_hyphens(argument: str) -> str:
+    """``--learning_rate=1`` as ``--learning-rate=1``: diffusers' scripts write flags with underscores."""
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if name[:2] == "--" else argument
 
 
 if __name__ == "__main__":

@@ -10,39 +10,63 @@ from typing import get_args, get_origin, get_type_hints
 from sur_core.training_config import TrainingConfig, read_toml
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--config FILE`` and a flag for every setting; switches have a ``--no-`` form."""
-    parser.add_argument("--config", help="TOML file with settings; flags win over it")
+def add_config_arguments(
+    parser: argparse.ArgumentParser, sections: tuple[str, ...] = (), others: tuple[str, ...] = ()
+) -> None:
+    """``--config FILE`` and a flag for every setting; switches have a ``--no-`` form.
+
+    Args:
+        sections: show only settings of these in the help; all if empty. The others are taken all the same, so
+            that commands share their command line.
+        others: settings of other sections to show.
+    """
+    parser.usage = f"{parser.prog} [--config FILE] [options]"  # else some hundred lines at every mistake
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings; flags win over it")
     types = get_type_hints(TrainingConfig)
     groups = {}
     for spec in fields(TrainingConfig):
         section = spec.metadata["section"]
-        group = groups.setdefault(section, parser.add_argument_group(section))
-        kind, default = types[spec.name], spec.default
-        words = spec.metadata["help"].replace("%", "%%")
-        settings = {"dest": spec.name, "default": argparse.SUPPRESS}
-        if kind is bool:
-            settings["action"] = argparse.BooleanOptionalAction
-        elif get_origin(kind) is tuple:
-            settings |= {"nargs": "*", "type": get_args(kind)[0], "metavar": "TEXT"}
-        else:
-            settings |= {"type": kind, "metavar": kind.__name__.upper()}
-            if spec.metadata["choices"]:
-                settings["choices"] = spec.metadata["choices"]
-                settings.pop("metavar")
-            if default not in ("", ()):
-                words += f" (default: {default})"
-        group.add_argument("--" + spec.name.replace("_", "-"), "--" + spec.name, help=words, **settings)
+        flag = _flag(spec, types[spec.name])
+        if sections and section not in sections and spec.name not in others:
+            parser.add_argument(_name(spec), **flag | {"help": argparse.SUPPRESS})
+            continue
+        group = groups.get(section) or groups.setdefault(section, parser.add_argument_group(section))
+        group.add_argument(_name(spec), **flag)
 
 
-def read_config(options: argparse.Namespace) -> TrainingConfig:
+def _name(spec) -> str:
+    return "--" + spec.name.replace("_", "-")
+
+
+def _flag(spec, kind) -> dict:
+    """What argparse is told of one setting."""
+    words, default = spec.metadata["help"].replace("%", "%%"), spec.default
+    flag = {"dest": spec.name, "default": argparse.SUPPRESS}
+    if kind is bool:
+        return flag | {
+            "action": argparse.BooleanOptionalAction,
+            "help": f"{words} ({'on' if default else 'off'})",
+        }
+    if get_origin(kind) is tuple:
+        return flag | {"nargs": "*", "type": get_args(kind)[0], "metavar": "TEXT", "help": words}
+    choices = [choice for choice in spec.metadata["choices"] if choice != ""]
+    if choices:
+        words += f": {', '.join(choices)}"
+    if default not in ("", ()):
+        words += f" ({default})"
+    return flag | {"type": kind, "metavar": kind.__name__.upper(), "help": words}
+
+
+def read_config(options: argparse.Namespace, *needed: str) -> TrainingConfig:
     """The settings of ``--config`` and of the flags. Raises ``ValueError`` or ``OSError`` in words."""
     names = {spec.name for spec in fields(TrainingConfig)}
     flags = {name: value for name, value in vars(options).items() if name in names}
     config = TrainingConfig.from_values({**(read_toml(options.config) if options.config else {}), **flags})
-    for name in ("pretrained_model_name_or_path", "data"):
-        if not getattr(config, name):
-            raise ValueError(f"{name} is not set; give --{name.replace('_', '-')}, or set it in the config")
+    missing = [name for name in needed if not getattr(config, name)]
+    if missing:
+        asked = ", ".join("--" + name.replace("_", "-") for name in missing)
+        verb = "is" if len(missing) == 1 else "are"
+        raise ValueError(f"{', '.join(missing)} {verb} not set; give {asked}, or set it in the config")
     return config
 
 
@@ -70,19 +94,33 @@ def make_accelerator(config: TrainingConfig):
     """Raises ``ValueError`` in words if accelerate is missing or cannot do what is asked."""
     try:
         from accelerate import Accelerator
+        from accelerate.utils import DistributedType
     except ImportError:
         raise ValueError("accelerate is not installed; pip install -r requirements-train.txt") from None
-    return Accelerator(mixed_precision=config.mixed_precision, cpu=config.device == "cpu")
+    # Said here, because accelerate would take other values from its launcher's environment.
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision, cpu=config.device == "cpu", gradient_accumulation_steps=1
+    )
+    strange = (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM)
+    if accelerator.distributed_type in strange:
+        raise ValueError(
+            f"accelerate is set to {accelerator.distributed_type.value}; an adapter is small and is trained "
+            "with plain processes. Run 'accelerate config' again and choose no DeepSpeed, FSDP or Megatron"
+        )
+    if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("mixed_precision fp16 needs a GPU; on a CPU give --mixed-precision no, or bf16")
+    return accelerator
 
 
 def open_model(config: TrainingConfig, device):
     """The base model of the settings; loads no weights yet."""
+    quiet_libraries()
     from sur_core.diffusers_backend import open_backend
 
     return open_backend(
         config.pretrained_model_name_or_path,
         device=device,
-        dtype="fp32" if config.mixed_precision == "no" else config.mixed_precision,
+        dtype=config.model_dtype,
         vae_dtype=config.vae_dtype,
         family=config.family,
         revision=config.revision,
@@ -91,3 +129,13 @@ def open_model(config: TrainingConfig, device):
         clip_skip=config.clip_skip,
         prediction_type=config.prediction_type,
     )
+
+
+def quiet_libraries() -> None:
+    """Keep bars and advice of the libraries underneath out of ours; their errors still come through."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import shutil
 from pathlib import Path
 
@@ -21,10 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    config = read_config(options)
-    if not config.output_dir:
-        raise ValueError("output_dir is not set; give --output-dir, the folder of this run")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    config = read_config(options, "pretrained_model_name_or_path", "data", "output_dir")
     accelerator = make_accelerator(config)
     try:
         return _run(config, accelerator, options)
@@ -33,36 +29,76 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(config: TrainingConfig, accelerator, options: argparse.Namespace) -> int:
-    from sur_core.training import Stopped, Trainer
-    from sur_core.training_plan import plan_training
+    from sur_core.training import Trainer
 
     say = print if accelerator.is_main_process else lambda *_: None
     data = open_training_data(config)
     backend = open_model(config, accelerator.device)
+    trainer = Trainer(config, data, backend, accelerator, say, _draw)
+    done = 0 if options.restart else trainer.check_resume()
     if accelerator.is_main_process:
-        for line in plan_training(config, data, backend, accelerator.num_processes).lines():
-            say(line)
+        _print_plan(trainer, done, options)
     if options.dry_run:
         say("dry run: nothing was written")
         return 0
+    if done == config.total_steps:
+        say(
+            "this run is finished. Raise full_steps to train on (with a constant learning rate), give "
+            "--restart to repeat it, or choose another output_dir"
+        )
     with _only_run_in(config, accelerator):
-        if options.restart and accelerator.is_main_process:
-            forget_run(Path(config.output_dir))
+        if accelerator.is_main_process:
+            clear_leftovers(Path(config.output_dir))
+            if options.restart:
+                forget_run(Path(config.output_dir))
         accelerator.wait_for_everyone()
-        process = accelerator.process_index, accelerator.num_processes
-        builder = CacheBuilder(config, data, backend, process, Bars(accelerator.is_main_process))
-        builder.build(latents=bool(config.full_steps))
-        accelerator.wait_for_everyone()
-        builder.open(latents=bool(config.full_steps))
-        trainer = Trainer(config, data, backend, accelerator, say, _draw)
+        _build_caches(trainer)
         trainer.resume()
-        try:
-            trainer.run()
-        except Stopped as stopped:
-            say(str(stopped))
-            return 128 + stopped.signal
-    say(f"done: {Path(config.output_dir) / 'adapter.safetensors'}")
+        return _train(trainer, say)
+
+
+def _print_plan(trainer, done: int, options: argparse.Namespace) -> None:
+    from sur_core.training_plan import plan_training
+
+    config, accelerator = trainer.config, trainer.accelerator
+    plan = plan_training(config, trainer.data, trainer.backend, accelerator.num_processes)
+    print("\n".join(plan.lines()))
+    print(f"device: {accelerator.device}, mixed precision {config.mixed_precision}")
+    if accelerator.device.type == "cpu" and config.full_steps and config.device == "auto":
+        print("note: no GPU was found; stage full of a real model takes days on a CPU")
+    state = f"going on after step {done} of {config.total_steps}" if done else "a new run"
+    if options.restart:
+        state = "a new run; what is in the folder of an old one is thrown away"
+    print(f"{config.output_dir}: {state}")
+
+
+def _build_caches(trainer) -> None:
+    config, accelerator = trainer.config, trainer.accelerator
+    process = accelerator.process_index, accelerator.num_processes
+    bars = Bars(accelerator.is_main_process)
+    builder = CacheBuilder(config, trainer.data, trainer.backend, process, bars)
+    builder.build(latents=bool(config.full_steps))
+    accelerator.wait_for_everyone()
+    builder.open(latents=bool(config.full_steps))
+    trainer.counters.sources["content of the images"] = builder.pictures()
+
+
+def _train(trainer, say) -> int:
+    from sur_core.training import Stopped
+
+    try:
+        trainer.run()
+    except Stopped as stopped:
+        say(str(stopped))
+        return 128 + stopped.signal
+    say(f"done: {trainer.folder / 'adapter.safetensors'}")
     return 0
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Delete what a kill in the middle of a save left behind. The folder must be locked."""
+    for path in folder.glob(".unfinished-*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def forget_run(folder: Path) -> None:
