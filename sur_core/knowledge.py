@@ -182,11 +182,15 @@ def import_authors_vectors(
         KnowledgeError: the source holds anything else, or numbers that are not finite.
     """
     source, path = Path(source), check_target(Path(path))
+    if not source.is_file():
+        raise FileNotFoundError(f"{source}: no such file; expected the authors' .pt of vectors")
     if path.exists():
         raise FileExistsError(f"{path} is already there; choose another name or delete it")
     if layer is None:
         if not source.stem.isdecimal():
-            raise KnowledgeError(f"{source}: its name does not say which layer it is of; say it with layer")
+            raise KnowledgeError(
+                f"{source}: its name does not say which layer it is of; give it as layer (--layer)"
+            )
         layer = int(source.stem) + 1
     vectors = _read_authors(source)
     width = check_vectors(vectors, source)

@@ -73,6 +73,11 @@ def find_model(model: str | Path, revision: str = "", local_files_only: bool = F
         raise FileNotFoundError(
             f"{model}: no such folder. Give the folder of a transformers model or a hub name"
         )
+    if path.is_dir() and not (path / "config.json").exists():
+        image_model = " It is an image model's folder" if (path / "model_index.json").exists() else ""
+        raise KnowledgeError(
+            f"{model}: expected a language model in transformers' layout, found no config.json.{image_model}"
+        )
     source = str(path) if path.is_dir() else str(model)
     arguments = {"local_files_only": local_files_only, "revision": revision or "main"}
     with in_words(source, "configuration"):

@@ -57,7 +57,17 @@ class SingleFile:
         self.shapes = _read(self.path, None)
         self._check_layout()
         self._guessed = not config
-        self._configs = open_folder(config or self._known_config(), local_files_only=local_files_only)
+        known = config or self._known_config()
+        try:
+            self._configs = open_folder(known, local_files_only=local_files_only)
+        except OSError as error:
+            if config:
+                raise
+            raise OSError(
+                f"{self.name}: a checkpoint file holds no configuration and no tokenizer; they are fetched "
+                f"from {known} on the hub, which failed ({error}). Or set single_file_config to a diffusers "
+                "folder of the same family"
+            ) from error
         self.root = self._configs.root
         self._check_config()
 

@@ -21,7 +21,9 @@ STAGES = ("align", "full")
 
 
 def _option(default, help: str, section: str, choices: tuple = (), free: bool = False):
-    """``free``: may change when a run goes on, because no weight depends on it."""
+    """``free``: may change when a run goes on, because no weight depends on it, or because the content of
+    what it names is compared instead.
+    """
     metadata = {"help": help, "section": section, "choices": choices, "free": free}
     if isinstance(default, tuple):
         return field(default_factory=lambda: default, metadata=metadata)
@@ -34,7 +36,8 @@ class TrainingConfig:
 
     # fmt: off
     pretrained_model_name_or_path: str = _option(
-        "", "base model: a diffusers folder, a hub id, or a .safetensors/.ckpt checkpoint", "model")
+        "", "base model: a diffusers folder, a hub id, or a .safetensors/.ckpt checkpoint", "model",
+        free=True)
     family: str = _option("", "refuse a base model of another family", "model", ("", "sd1", "sd2", "sdxl"))
     revision: str = _option("", "revision of a hub id", "model")
     variant: str = _option("", "variant of the weights, such as fp16", "model")
@@ -45,13 +48,15 @@ class TrainingConfig:
         ("", "epsilon", "v_prediction"))
     clip_skip: int = _option(1, "text encoder layer from the end, as AUTOMATIC1111 counts", "model")
 
-    data: str = _option("", "SURD folder, parquet, hub data set, or .csv/.jsonl of prompt pairs", "data")
+    data: str = _option(
+        "", "SURD folder, parquet, hub data set, or .csv/.jsonl of prompt pairs", "data", free=True)
     split: str = _option("train", "split of a hub data set", "data")
     image_column: str = _option("", "default: file_name, or image", "data")
     simple_column: str = _option("", "default: text, or simple", "data")
     complex_column: str = _option("", "default: prompt, or complex", "data")
-    quarantine: str = _option("", "list of rows to leave out (default: the one `check` wrote)", "data")
-    vectors: str = _option("", "knowledge vectors written by `vectors`", "data")
+    quarantine: str = _option(
+        "", "list of rows to leave out (default: the one `check` wrote)", "data", free=True)
+    vectors: str = _option("", "knowledge vectors written by `vectors`", "data", free=True)
     resolution: int = _option(0, "edge of the images in pixels; 0 is the model's own", "data")
     crop: str = _option("center", "center: cut the middle; squash: change proportions", "data",
                         ("center", "squash"))
@@ -208,10 +213,17 @@ def read_toml(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{path}: reading TOML needs Python 3.11 or newer") from None
     try:
         document = tomllib.loads(Path(path).read_text("utf-8-sig"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; expected a TOML file with settings") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not readable as TOML: {error}") from error
     values: dict[str, Any] = {}
+    sections = {spec.metadata["section"] for spec in fields(TrainingConfig)}
     for name, value in document.items():
+        if isinstance(value, dict) and name not in sections:
+            near = difflib.get_close_matches(name, sections, 1)
+            hint = f"; did you mean [{near[0]}]?" if near else f"; known are {sorted(sections)}"
+            raise ValueError(f"{path}: unknown section [{name}]{hint}")
         entries = value if isinstance(value, dict) else {name: value}
         if twice := sorted(set(entries) & set(values)):
             raise ValueError(f"{path}: {twice[0]} is set twice")
@@ -234,7 +246,8 @@ def check_setting(name: str, value: Any) -> Any:
         raise ValueError(f"{name} must be one of {list(choices)}, found {value!r}")
     low, high = _RANGES.get(name, (None, None))
     if low is not None and not low <= value <= high:
-        raise ValueError(f"{name} must be in {low:g}..{high:g}, found {value:g}")
+        wanted = f"in {low:g}..{high:g}" if high <= 1 << 20 else f"{low:g} or more"
+        raise ValueError(f"{name} must be {wanted}, found {value:g}")
     if name == "resolution" and value % 8:
         raise ValueError(f"resolution must be a multiple of 8, found {value}")
     return value

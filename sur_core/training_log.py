@@ -97,28 +97,29 @@ def draw_curves(rows: list[dict[str, str]], path: Path) -> None:
     except ImportError:
         log.info("matplotlib is not installed; the curves are in log.csv only")
         return
-    panels = [
-        ("loss", "validation_loss", "total loss (Eq. 10)"),
-        ("llm", "validation_llm", "distillation (Eq. 5)"),
-        ("cp", "validation_cp", "complex prompt (Eq. 9)"),
-        ("simple", "validation_simple", "diffusion (Eq. 8)"),
+    parts = {stage: [row for row in rows if row["stage"] == stage] for stage in STAGES}
+    both = all(parts.values())
+    panels = [  # (column, title, rows); sums of different losses would not share an axis
+        ("loss", f"total loss (Eq. 10){f', stage {stage}' if both else ''}", part)
+        for stage, part in parts.items()
+        if part
     ]
-    panels = [p for p in panels if any(float(row[p[0]] or 0) for row in rows)] or panels[:1]
-    figure = Figure(figsize=(5.5 * min(2, len(panels)), 3.6 * -(-len(panels) // 2)), layout="constrained")
+    panels += [("llm", "distillation (Eq. 5)", rows), ("cp", "complex prompt (Eq. 9)", rows)]
+    panels += [("simple", "diffusion (Eq. 8)", parts["full"])]
+    panels = [panel for panel in panels if any(float(row[panel[0]] or 0) for row in panel[2])]
+    columns, lines = min(3, len(panels)) or 1, -(-len(panels) // 3) or 1
+    figure = Figure(figsize=(4.6 * columns, 3.6 * lines), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False).flatten()
-    stages = [[row for row in rows if row["stage"] == stage] for stage in STAGES]
-    for axis, (column, held_out, title) in zip(axes, panels, strict=False):
-        for part in filter(None, stages):  # a line across the stages would join losses of different sums
-            axis.plot(*_points(part, column), linewidth=1, color="tab:blue", label="training")
+    axes = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axis, (column, title, part) in zip(axes, panels, strict=False):
+        for stage_rows in filter(None, ([r for r in part if r["stage"] == stage] for stage in STAGES)):
+            axis.plot(*_points(stage_rows, column), linewidth=1, color="tab:blue", label="training")
             dots = {"marker": "o", "markersize": 3, "color": "tab:orange", "label": "validation"}
-            axis.plot(*_points(part, held_out), **dots)
-        if column == "loss" and all(stages):
-            axis.set_yscale("log")
-        if column == "simple" and (base := _points(rows, "validation_simple_without_adapter"))[0]:
-            axis.plot(*base, linestyle="--", color="tab:gray", label="validation, without adapter")
-        if all(stages):
-            axis.axvline(int(stages[0][-1]["step"]), color="lightgray", label="end of stage align")
+            axis.plot(*_points(stage_rows, f"validation_{column}"), **dots)
+        if column == "simple" and (base := _points(part, "validation_simple_without_adapter"))[1]:
+            axis.axhline(base[1][0], linestyle="--", color="tab:gray", label="validation, without adapter")
+        if both and part is rows:
+            axis.axvline(int(parts["align"][-1]["step"]), color="lightgray", label="end of stage align")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)

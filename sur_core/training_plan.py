@@ -72,7 +72,7 @@ class Plan:
             *(self._stage_line(cost) for cost in self.stages),
         ]
         for what, (count, size) in self.caches.items():
-            found.append(f"to cache: {count:,} {what}, {size / 1e9:.2f} GB")
+            found.append(f"to cache: {count:,} {what}, {size_words(size)}")
         if self.caches:
             found.append(f"cache folder: {config.cache_folder}, {self.cache_free / 1e9:.1f} GB free")
         return found
@@ -110,6 +110,11 @@ def plan_training(config: TrainingConfig, data: TrainingData, backend: Backend, 
         existing = existing.parent
     plan.cache_free = shutil.disk_usage(existing).free
     return plan
+
+
+def size_words(size: float) -> str:
+    """``"1.2 GB"``, ``"34 MB"``."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def _stage_cost(

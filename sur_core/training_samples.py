@@ -12,7 +12,7 @@ from .bundle import SURAdapterBundle
 from .conditioning import adapt
 from .training_config import TrainingConfig
 
-_LABEL = 22
+_LABEL, _NARROWEST = 22, 150
 
 
 def draw_samples(
@@ -57,6 +57,7 @@ def contact_sheet(rows: list[tuple], columns: list[str], captions: list[str]):
     from PIL import Image, ImageDraw, ImageFont
 
     width, height = rows[0][0].size
+    width = max(width, _NARROWEST)  # a cut "eta 0.1" would say something else
     sheet = Image.new("RGB", (width * len(columns), _LABEL + (height + _LABEL) * len(rows)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
     for place, name in enumerate(columns):

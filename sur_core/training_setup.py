@@ -10,6 +10,7 @@ from .backend import Backend
 from .bundle import SURAdapterBundle, new_adapter
 from .checkpoint import load_adapter
 from .errors import AdapterMismatchError
+from .families import family_words
 from .passport import Passport
 from .training_config import TrainingConfig
 from .training_data import TrainingData
@@ -31,8 +32,8 @@ def first_adapter(config: TrainingConfig, data: TrainingData, backend: Backend) 
     given = load_adapter(config.init_from)
     if given.passport.widths != dict(backend.widths):
         raise AdapterMismatchError(
-            f"{config.init_from}: made for {given.family_words}; {backend.name} has the text encoders "
-            f"{dict(backend.widths)}"
+            f"{config.init_from}: made for {given.family_words}; {backend.name} is "
+            f"{family_words(dict(backend.widths))}. Start from an adapter of this family"
         )
     for name, tower in given.passport.towers.items():
         wanted = SURAdapterConfig(width=tower.width, **architecture)
@@ -53,6 +54,9 @@ def passport_fields(config: TrainingConfig, data: TrainingData, backend: Backend
     extra = {"sur_training.stages": f"align {config.align_steps}, full {config.full_steps}"}
     if config.clip_skip != 1:
         extra["sur_training.clip_skip"] = str(config.clip_skip)
+    for name in ("mask_padding", "snr_gamma", "noise_offset"):
+        if getattr(config, name):
+            extra[f"sur_training.{name}"] = str(getattr(config, name))
     if config.init_from:
         extra["sur_training.init_from"] = Path(config.init_from).name
     return {

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from sur_core import read_passport
 from tests.tiny_models import make_tiny
@@ -87,6 +89,7 @@ def test_killed_twenty_times_and_still_the_same_to_the_bit(world, uninterrupted)
     assert report["random"] + report["writing"] == 20 and report["writing"] >= 8, report
     assert "going on after step" in log
     assert_same_run(folder / "run", uninterrupted)
+    assert not list((folder / "run").glob(".unfinished-*")), "left by a kill inside a save"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -164,9 +167,50 @@ def test_changed_data_vectors_and_model_are_refused(world, half_done, tmp_path, 
         ({"vectors": vectors}, "the knowledge vectors changed"),
         ({"pretrained_model_name_or_path": model}, "the UNet changed"),
         ({"data": data}, "the data set changed"),
+        ({"data": repainted(world["data"], tmp_path / "red")}, "the content of the images changed"),
     ):
         assert main(["fit", *flags(**{**world, "output_dir": half_done, **change})]) == 1
         assert words in capsys.readouterr().err
+
+
+def repainted(data: Path, folder: Path) -> Path:
+    """The same rows and file names, one picture another."""
+    shutil.copytree(data, folder)
+    Image.new("RGB", (70, 70), "red").save(folder / "003.png")
+    return folder
+
+
+def test_refusals_come_before_anything_is_encoded(world, half_done, tmp_path, capsys):
+    settings = {**world, "output_dir": half_done, "cache_dir": tmp_path / "cache", "seed": 9}
+    for more in ([], ["--dry-run"]):
+        assert main(["fit", *flags(**settings), *more]) == 1
+        assert "seed was 0, now is 9" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_row_is_logged_once_after_a_stop_and_a_kill(world, tmp_path):
+    """Stopped after a step whose row was still to come; killed when it was written, before the next save."""
+    settings = {
+        **world,
+        "output_dir": tmp_path / "run",
+        "align_steps": 0,
+        "full_steps": 4,
+        "logging_steps": 1,
+    }
+    assert main(["fit", *flags(**settings)]) == 0
+    whole = rows_without_times(tmp_path / "run")
+    path = tmp_path / "run" / "state.safetensors"
+    with safe_open(path, "pt") as file:
+        described = json.loads(file.metadata()["sur.training"])
+    described["counters"]["interrupted"] = True
+    described["counters"]["window"] = {
+        **dict.fromkeys(("llm", "cp", "simple", "total", "gradient_norm", "seconds"), 1.0),
+        "steps": 1,
+        "norms": 1,
+    }
+    save_file(load_file(path), path, {"sur.training": json.dumps(described)})
+    assert main(["fit", *flags(**settings)]) == 0
+    assert [row["step"] for row in rows_without_times(tmp_path / "run")] == [row["step"] for row in whole]
 
 
 def test_restart_throws_the_old_run_away(world, half_done, tmp_path, capsys):
@@ -250,3 +294,50 @@ def test_accelerate_launch_runs_the_same_command(world, uninterrupted, tmp_path)
     )
     assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path / "run", uninterrupted)
+
+
+TWO = """
+import os, sys
+rank = os.environ["RANK"]
+sys.argv = [argument.replace("RANK", rank) for argument in sys.argv]
+if sys.argv[1] == "poison" and rank == "1":
+    import torch
+    from sur_core.objective import Objective
+    plain = Objective._diffusion
+    def diffusion(self, adapted, batch, backend):
+        losses = plain(self, adapted, batch, backend)
+        if losses.device.type == "meta":
+            return losses
+        return torch.where(torch.arange(len(losses)) == 0, torch.full_like(losses, float("nan")), losses)
+    Objective._diffusion = diffusion
+from train.__main__ import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def two_processes(script: Path, *arguments) -> subprocess.CompletedProcess:
+    script.write_text(TWO)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return subprocess.run(
+        [*launcher, str(script), *map(str, arguments)],
+        cwd=ROOT,
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_machines_that_share_no_folder_are_refused(world, half_done, tmp_path):
+    shutil.copytree(half_done, tmp_path / "run-0")
+    settings = {**world, "train_batch_size": 2, "output_dir": tmp_path / "run-RANK"}
+    done = two_processes(tmp_path / "two.py", "plain", "fit", *flags(**settings))
+    assert done.returncode != 0
+    assert "must be a folder that all machines share" in done.stderr
+
+
+def test_a_sample_on_another_process_is_named_too(world, tmp_path):
+    settings = {**world, "align_steps": 0, "full_steps": 2, "output_dir": tmp_path / "run"}
+    done = two_processes(tmp_path / "two.py", "poison", "fit", *flags(**settings))
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: step 1")]
+    assert errors and all(" loss of 0" in line for line in errors), done.stderr

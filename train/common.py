@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from dataclasses import fields
 from typing import get_args, get_origin, get_type_hints
@@ -114,7 +115,7 @@ def make_accelerator(config: TrainingConfig):
 
 def open_model(config: TrainingConfig, device):
     """The base model of the settings; loads no weights yet."""
-    quiet_libraries()
+    quiet_libraries("diffusers", "transformers")
     from sur_core.diffusers_backend import open_backend
 
     return open_backend(
@@ -131,11 +132,9 @@ def open_model(config: TrainingConfig, device):
     )
 
 
-def quiet_libraries() -> None:
+def quiet_libraries(*names: str) -> None:
     """Keep bars and advice of the libraries underneath out of ours; their errors still come through."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for library in (diffusers_logging, transformers_logging):
+    for name in names:
+        library = importlib.import_module(f"{name}.utils.logging")
         library.set_verbosity_error()
         library.disable_progress_bar()

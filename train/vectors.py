@@ -17,6 +17,8 @@ from pathlib import Path
 from sur_core.knowledge import KnowledgeError, KnowledgeVectors, import_authors_vectors
 from sur_core.surd import open_surd
 
+from .common import quiet_libraries
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", help="data set whose simple prompts get vectors: folder, table or hub name")
@@ -59,6 +61,7 @@ def run(options: argparse.Namespace) -> int | None:
 
 
 def _build(options: argparse.Namespace, prompts: list[str]) -> int | None:
+    quiet_libraries("transformers")
     from sur_core.knowledge_build import run_plan
     from sur_core.knowledge_plan import plan_knowledge
 
