@@ -151,6 +151,14 @@ def test_latents_of_other_settings_are_never_used(config, changes):
     ).all()
 
 
+def test_embeddings_computed_in_another_type_are_never_used(config):
+    """Half precision's embeddings are others than those of 32 bits, whatever type they are kept in."""
+    build(config)
+    half = config.with_values(mixed_precision="bf16")
+    backend = open_backend(config.pretrained_model_name_or_path, dtype="bf16")
+    assert asked(build(half, backend))[0] == 12
+
+
 def test_embeddings_of_another_clip_skip_are_never_used(config):
     build(config)
     other = config.with_values(clip_skip=2)

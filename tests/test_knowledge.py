@@ -406,7 +406,8 @@ def test_sigterm_ends_the_command_with_a_sentence(tmp_path, llms):
     with subprocess.Popen(
         [sys.executable, "-m", "train", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as child:
-        while b"vectors:" not in child.stderr.readline(200):  # the bar has begun
+        while b"vectors:" not in (line := child.stderr.readline(200)):  # the bar has begun
+            assert line, "ended before it began"
             pass
         child.terminate()
         out, error = child.communicate(timeout=30)

@@ -232,9 +232,9 @@ def test_a_hub_model_that_is_not_here(tmp_path):
 
 def test_folders_that_are_no_language_model(tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "could not read its configuration" in refusal(
-        build, tmp_path / "v.safetensors", tmp_path / "empty"
-    )
+    assert "found no config.json" in refusal(build, tmp_path / "v.safetensors", tmp_path / "empty")
+    (tmp_path / "empty/model_index.json").write_text("{}")
+    assert "an image model's folder" in refusal(build, tmp_path / "v.safetensors", tmp_path / "empty")
     (tmp_path / "own").mkdir()
     own = '{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}'
     (tmp_path / "own/config.json").write_text(own)

@@ -329,3 +329,42 @@ def test_autocast_leaves_losses_in_32_bits(dtype):
     for ours, theirs in zip(found, exact, strict=True):
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, theirs, rtol=0.1, atol=0)
+
+
+# --- half precision -----------------------------------------------------------------------------------------
+
+
+class HalfUNet:
+    """Stands in for a frozen model that computes in half precision: a matrix."""
+
+    prediction_type, alphas_cumprod = "epsilon", torch.linspace(0.99, 0.01, 50)
+
+    def __init__(self, width: int):
+        self.matrix = torch.randn(width, 16, generator=torch.Generator().manual_seed(0)) / width**0.5
+
+    def predict_noise(self, noisy, timesteps, hidden, pooled=None, time_ids=None):
+        mixed = hidden.mean(1).to(torch.float16) @ self.matrix.to(torch.float16)
+        return mixed.float().view(-1, 1, 4, 4)
+
+
+def test_a_small_eta_is_not_lost_in_half_precision():
+    """The paper's eta of 1e-5 with mixed precision: the towers must see gradients of 32 bits."""
+    found = {}
+    for precise in (True, False):
+        adapter = trainable({"clip_l": 32}, moved=True, dropout=0.0)
+        config = TrainingConfig(eta=1e-5, lambda_llm=0.0, lambda_cp=0.0)
+        generator = torch.Generator().manual_seed(1)
+        hidden, noise = (torch.randn(2, *s, generator=generator) for s in ((77, 32), (1, 4, 4)))
+        batch = Batch([0, 1], ["a", "b"], hidden, torch.ones(2, 77, dtype=torch.bool))
+        batch.latents = batch.noise = noise
+        batch.timesteps = torch.tensor([10, 30])
+        objective = Objective(config, {"clip_l": 32}, None)
+        with torch.autocast("cpu", torch.float16, enabled=not precise):
+            losses = objective(adapter, batch, HalfUNet(32))
+        (losses.total.mean() * 65536).backward()
+        found[precise] = {n: p.grad for n, p in adapter.named_parameters() if p.grad is not None}
+    assert found[True].keys() == found[False].keys()
+    for name, gradient in found[True].items():
+        assert torch.allclose(
+            found[False][name], gradient, rtol=1e-3, atol=float(gradient.abs().max()) * 1e-3
+        ), name

@@ -105,7 +105,7 @@ def test_whole_numbers_stand_for_numbers_with_a_point(tmp_path):
         ("[loss]\n[loss.eta]\nx = 1", "eta must be a number, found {'x': 1}"),
         ("[[loss]]\neta = 1", "unknown setting 'loss'"),
         ("eta = 0.1\n[loss]\neta = 0.1", "eta is set twice"),
-        ("[loss]\neta = 0.1\n[other]\neta = 0.1", "eta is set twice"),
+        ("[loss]\neta = 0.1\n[model]\neta = 0.1", "eta is set twice"),
         ("eta = 0.1\neta = 0.1", "not readable as TOML"),
         ("eta = ", "not readable as TOML"),
         (b"title = '\xff'", "not readable as TOML"),
