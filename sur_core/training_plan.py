@@ -72,7 +72,7 @@ class Plan:
             *(self._stage_line(cost) for cost in self.stages),
         ]
         for what, (count, size) in self.caches.items():
-            found.append(f"to cache: {count:,} {what}, {size_words(size)}")
+            found.append(f"to cache: {'up to ' if count else ''}{count:,} {what}, {size_words(size)}")
         if self.caches:
             found.append(f"cache folder: {config.cache_folder}, {self.cache_free / 1e9:.1f} GB free")
         return found

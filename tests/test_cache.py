@@ -222,7 +222,7 @@ def test_a_changed_prompt_is_encoded_alone(config, tmp_path):
 def test_data_that_changed_after_building_are_refused(config, tmp_path):
     backend = build(config)
     (tmp_path / "data/3.png").write_bytes(encoded(picture(99, (70, 70))))
-    with pytest.raises(ValueError, match=r"lacks 1 images, the first of 3\.png.*Run the same command again"):
+    with pytest.raises(ValueError, match=r"lacks 1 images, the first of 3\.png.*run the same command again"):
         CacheBuilder(config, open_training_data(config), backend).open()
 
 

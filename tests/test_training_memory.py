@@ -114,7 +114,7 @@ def measure(settings: dict) -> dict[str, int]:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert "to cache: 0 prompts" in done.stdout and "to cache: 0 images" in done.stdout
+    assert "to cache: 0 prompts" in done.stdout and "images:" not in done.stderr, "nothing was to encode"
     return {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines()[-3:]}
 
 
