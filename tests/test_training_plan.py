@@ -207,7 +207,7 @@ def test_steps_samples_and_bytes(config):
     assert full.activation_bytes == 2 * step_cost(config, data, backend, "full", 64)[1]
     text = "\n".join(plan.lines())
     assert "stage align: 4 steps (4.00 epochs)" in text and "stage full: 6 steps (6.00 epochs)" in text
-    assert "8 samples a step, 2 at a time" in text and "to cache: 20 prompts" in text
+    assert "8 samples a step, 2 at a time" in text and "to cache: up to 20 prompts" in text
 
 
 def test_what_is_left_to_cache_is_what_is_then_cached(config):

@@ -56,7 +56,7 @@ def trained(tmp_path_factory) -> Path:
         "learning_rate": 3e-3,
         "title": "tiny",
     }
-    assert "images: 12 rows" in run("cache", *flags(**settings))
+    assert "images: 12 of this data set, 12 in all" in run("cache", *flags(**settings))
     planned = run("fit", "--dry-run", *flags(**settings))
     assert "to cache: 0 images" in planned and not (folder / "run").exists()
     run("fit", *flags(**settings), *flags(sample_prompts=["a red cat"], sample_inference_steps=2))
