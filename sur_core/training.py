@@ -108,7 +108,7 @@ class Trainer:
             weight_decay=config.adam_weight_decay,
         )
         self._stepper = accelerator.prepare(self._optimizer)  # knows about fp16's loss scaling
-        self._overflows = 0
+        self._overflows, self._said = 0, ""
         # Dropout is drawn on the device, and a GPU's numbers are not the CPU's.
         sources = fingerprints(config, data, backend) | {"kind of device": accelerator.device.type}
         self.counters = Counters(global_batch=self.feed.global_batch, sources=sources)
@@ -124,8 +124,9 @@ class Trainer:
         saved, old_config = found or (Counters(), {})
         if found:
             note = check_same_run(self.folder, self.config, self.counters, saved, old_config)
-            if note:
+            if note and note != self._said:  # once: it is checked before caching and after
                 self.show(f"note: {note}")
+                self._said = note
         self._check_same_everywhere((saved.step, saved.interrupted, saved.seconds))
         return saved.step
 
