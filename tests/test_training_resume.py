@@ -29,10 +29,18 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 TIMES = ("seconds", "samples_per_second")
 
 
-def train(*arguments, timeout: int = 300, **more) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "train", *map(str, arguments)]
+TWO_PROCESSES = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+def python(*arguments, timeout: int = 300, **environment) -> subprocess.CompletedProcess:
+    """``python -m ARGUMENTS`` in a process of its own."""
     return subprocess.run(
-        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout, **more
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=ROOT,
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
 
 
@@ -47,7 +55,7 @@ def world(tmp_path_factory) -> dict:
 @pytest.fixture(scope="module")
 def uninterrupted(world) -> Path:
     settings = {**world, "output_dir": world["output_dir"].with_name("whole")}
-    done = train("fit", *flags(**settings))
+    done = python("train", "fit", *flags(**settings))
     assert done.returncode == 0, done.stderr
     return settings["output_dir"]
 
@@ -73,15 +81,8 @@ def test_killed_twenty_times_and_still_the_same_to_the_bit(world, uninterrupted)
     # Caches of its own, so that their building is among what is killed.
     settings = {**world, "output_dir": folder / "run", "cache_dir": folder / "cache"}
     folder.mkdir()
-    harness = [sys.executable, "-m", "tests.kill_harness", "20", "7", str(folder), "--"]
-    done = subprocess.run(
-        [*harness, "fit", *flags(**settings)],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    harness = ("tests.kill_harness", 20, 7, folder, "--")
+    done = python(*harness, "fit", *flags(**settings), timeout=500)
     log = (folder / "killed.log").read_text()
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
@@ -110,7 +111,7 @@ def test_a_signal_saves_and_ends_in_words(world, uninterrupted, number):
     assert process.returncode == 128 + number, output
     assert "the same command goes on" in output and "Traceback" not in output
     assert load_file(folder / "adapter.safetensors")
-    again = train("fit", *arguments)
+    again = python("train", "fit", *arguments)
     assert again.returncode == 0 and "going on after step" in again.stdout, again.stderr
     assert_same_run(folder, uninterrupted)
 
@@ -253,16 +254,8 @@ def test_a_constant_learning_rate_lets_a_run_be_made_longer(world, tmp_path):
 def test_two_processes_with_half_the_batch_give_the_same_result(world, tmp_path):
     settings = {**world, "align_steps": 4, "full_steps": 6, "train_batch_size": 8, "validation_steps": 5}
     settings |= {"lr_warmup_steps": 0, "cache_dir": tmp_path / "cache"}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     two = {**settings, "train_batch_size": 4, "output_dir": tmp_path / "two"}
-    done = subprocess.run(
-        [*launcher, "-m", "train", "fit", *flags(**two)],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = python(*TWO_PROCESSES, "-m", "train", "fit", *flags(**two))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("batch: 8 samples a step, 4 at a time") == 1, "only one process speaks"
     one = {**settings, "output_dir": tmp_path / "one"}
@@ -281,17 +274,10 @@ def assert_close(left: Path, right: Path) -> None:
 
 
 def test_accelerate_launch_runs_the_same_command(world, uninterrupted, tmp_path):
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    launcher = ["accelerate.commands.launch", "--cpu", "--num_processes", "1"]
     launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     settings = {**world, "output_dir": tmp_path / "run"}
-    done = subprocess.run(
-        [*launcher, "-m", "train", "fit", *flags(**settings)],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = python(*launcher, "-m", "train", "fit", *flags(**settings))
     assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path / "run", uninterrupted)
 
@@ -317,15 +303,7 @@ sys.exit(main(sys.argv[2:]))
 
 def two_processes(script: Path, *arguments) -> subprocess.CompletedProcess:
     script.write_text(TWO)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    return subprocess.run(
-        [*launcher, str(script), *map(str, arguments)],
-        cwd=ROOT,
-        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return python(*TWO_PROCESSES, script, *arguments, PYTHONPATH=str(ROOT))
 
 
 def test_machines_that_share_no_folder_are_refused(world, half_done, tmp_path):
