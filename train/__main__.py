@@ -10,13 +10,14 @@ import sys
 
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries would bury the one sentence that counts
 
-from . import cache, check, convert, fit, info, vectors  # noqa: E402
+from . import cache, check, convert, evaluate, fit, info, vectors  # noqa: E402
 
 COMMANDS = {
     "check": check,
     "vectors": vectors,
     "cache": cache,
     "fit": fit,
+    "evaluate": evaluate,
     "convert": convert,
     "info": info,
 }

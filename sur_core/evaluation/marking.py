@@ -1,0 +1,179 @@
+"""What is said of drawn pictures: a judge's verdicts, CLIP's scores, KID, and how arms compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..images import decode_image
+from ..surd_images import IMAGE_SUFFIXES
+from .drawing import read_picture
+from .evaluation import Accuracy, ClipScore, Evaluation
+from .image_text import FeatureCache, ImageTextModel, clip_score_share, cosines
+from .judges import Judge, Verdict, ask
+from .kid import kid_of_arms
+from .statistics import ALL, compare
+
+_CHUNK = 64
+_KID_RESAMPLES = 2000  # a resample costs the square of the number of pictures
+
+Load = Callable[[], np.ndarray]
+
+
+def add_verdicts(found: Evaluation, judge: Judge, report: Callable, pause: Callable) -> Evaluation:
+    """With every picture's verdict, and accuracies. A picture that several arms share is judged once."""
+    prompts = {prompt.id: prompt for prompt in found.prompts}
+    verdicts: dict[tuple[str, str], Verdict] = {}
+    judged, total = [], len(found.pictures)
+    for number, picture in enumerate(found.pictures, start=1):
+        key = picture.path, picture.prompt_id
+        if key not in verdicts:
+            verdicts[key] = ask(judge, read_picture(found.file(picture)), prompts[picture.prompt_id])
+        judged.append(replace(picture, verdict=verdicts[key]))
+        if number % _CHUNK == 0 or number == total:
+            report("judging", number, total)
+            pause()
+    found = replace(found, pictures=tuple(judged), about={**found.about, "judge": judge.name})
+    accuracies = []
+    for arm in found.arms:
+        for kind in (*found.types, ALL):
+            marks = found.marks(arm.name, kind)
+            accuracies.append(Accuracy(arm.name, kind, int(marks.sum()), len(marks)))
+    return replace(found, accuracies=tuple(accuracies))
+
+
+def add_clip(
+    found: Evaluation,
+    clip: ImageTextModel,
+    references: Sequence[Load] | None,
+    report: Callable,
+    pause: Callable,
+) -> Evaluation:
+    """With cosines, CLIP Scores, and KID if there are reference pictures."""
+    cache = FeatureCache(Path(found.settings.output_dir) / "features", clip)
+    places: dict[Path, int] = {}
+    for picture in found.pictures:
+        places.setdefault(found.file(picture), len(places))
+    loads = [lambda path=path: read_picture(path) for path in places]
+    try:
+        rows = _features(cache, loads, "CLIP features", report, pause)
+        others = _features(cache, references, "reference features", report, pause) if references else None
+    finally:
+        cache.save()
+    images = rows[[places[found.file(picture)] for picture in found.pictures]]
+    found = _add_scores(found, images, clip)
+    if others is not None:
+        size = len(found.pictures) // len(found.arms)
+        kids = kid_of_arms(
+            {arm.name: part for arm, part in zip(found.arms, images.split(size), strict=True)},
+            others,
+            resamples=min(found.settings.resamples, _KID_RESAMPLES),
+            seed=found.settings.bootstrap_seed,
+            confidence=found.settings.confidence,
+        )
+        found = replace(
+            found, kids=tuple(kids), about={**found.about, "references": f"{len(others)} pictures"}
+        )
+    return found
+
+
+def add_comparisons(found: Evaluation) -> Evaluation:
+    """With every arm against the baseline, by type, for each measure there is."""
+    measures = {
+        "right": [picture.verdict and float(picture.verdict.right) for picture in found.pictures],
+        "cosine": [picture.cosine for picture in found.pictures],
+    }
+    size = len(found.pictures) // len(found.arms)
+    prompts = [picture.prompt_id for picture in found.pictures[:size]]
+    types = [picture.type for picture in found.pictures[:size]]
+    comparisons = []
+    for measure, values in measures.items():
+        if None in values:
+            continue
+        for number, arm in enumerate(found.arms[1:], start=1):
+            comparisons += [
+                compare(
+                    arm.name,
+                    found.baseline,
+                    values[number * size : (number + 1) * size],
+                    values[:size],
+                    prompts,
+                    types,
+                    type=kind,
+                    measure=measure,
+                    resamples=found.settings.resamples,
+                    seed=found.settings.bootstrap_seed,
+                    confidence=found.settings.confidence,
+                )
+                for kind in (*found.types, ALL)
+            ]
+    return replace(found, comparisons=tuple(comparisons))
+
+
+def open_references(reference: Sequence[np.ndarray] | str | Path) -> list[Load]:
+    """What reads each reference picture. ValueError or OSError if there are fewer than two."""
+    if isinstance(reference, str | Path):
+        folder = Path(reference)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder; expected one with reference pictures")
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        loads = [lambda path=path: _read_any(path) for path in paths]
+        name = str(folder)
+    else:
+        for number, pixels in enumerate(reference):
+            shape, kind = getattr(pixels, "shape", ()), getattr(pixels, "dtype", type(pixels))
+            if len(shape) != 3 or shape[2] != 3 or kind != np.uint8:
+                raise ValueError(
+                    f"reference picture {number}: expected uint8 [H, W, 3], found {kind} {list(shape)}"
+                )
+        loads, name = [lambda pixels=pixels: pixels for pixels in reference], "reference pictures"
+    if len(loads) < 2:
+        raise ValueError(f"{name}: KID needs two reference pictures or more, found {len(loads)}")
+    return loads
+
+
+def _read_any(path: Path) -> np.ndarray:
+    return np.asarray(decode_image(path.read_bytes(), str(path)))
+
+
+def _features(cache: FeatureCache, loads: Sequence[Load], what: str, report, pause) -> torch.Tensor:
+    """[N, D]; some pictures in memory at a time."""
+    parts = []
+    for start in range(0, len(loads), _CHUNK):
+        parts.append(cache.features([load() for load in loads[start : start + _CHUNK]]))
+        report(what, min(start + _CHUNK, len(loads)), len(loads))
+        pause()
+    return torch.cat(parts)
+
+
+def _add_scores(found: Evaluation, images: torch.Tensor, clip: ImageTextModel) -> Evaluation:
+    """``images``: features of every picture, [arms * N, D]."""
+    features = clip.text_features([prompt.prompt for prompt in found.prompts])
+    place = {prompt.id: number for number, prompt in enumerate(found.prompts)}
+    texts = features[[place[picture.prompt_id] for picture in found.pictures]]
+    values = cosines(images, texts).reshape(len(found.arms), -1)
+    shares = [None, *(clip_score_share(row, values[0], clip.logit_scale) for row in values[1:])]
+    size = values.shape[1]
+    pictures = [
+        replace(
+            picture,
+            cosine=float(values[number // size, number % size]),
+            clip_share=None if number < size else float(shares[number // size][number % size]),
+        )
+        for number, picture in enumerate(found.pictures)
+    ]
+    found = replace(found, pictures=tuple(pictures), about={**found.about, "CLIP": str(clip.folder)})
+    scores = []
+    for arm in found.arms:
+        for kind in (*found.types, ALL):
+            chosen = found.of(arm.name, kind)
+            mean = float(np.mean([picture.cosine for picture in chosen]))
+            share = None
+            if arm.name != found.baseline:
+                share = float(np.mean([picture.clip_share for picture in chosen]))
+            scores.append(ClipScore(arm.name, kind, mean, share, None if share is None else 1 - share))
+    return replace(found, clip_scores=tuple(scores))

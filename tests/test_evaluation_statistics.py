@@ -1,0 +1,286 @@
+"""Every statistic against scipy, a formula written out, or brute force."""
+
+import itertools
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from sur_core.evaluation import compare, kid_of_arms, kid_value, resample_means, share_of_gap
+from sur_core.evaluation.kid import _resampled
+from sur_core.evaluation.statistics import independent_t, mcnemar, paired_t, paired_t_interval
+
+
+def samples(kind: str, seed: int, size: int = 30) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    if kind == "marks":
+        return (draw.random(size) < 0.7).astype(float), (draw.random(size) < 0.4).astype(float)
+    return draw.normal(0.3, 1.0, size), draw.normal(0.0, 2.0, size)
+
+
+cases = pytest.mark.parametrize(("kind", "seed"), list(itertools.product(("marks", "real"), range(4))))
+
+
+def p_of(t: float, degrees: float) -> float:
+    return 2 * stats.t.sf(abs(t), degrees)
+
+
+@cases
+def test_the_papers_t_test_pools_the_variances(kind, seed):
+    ours, base = samples(kind, seed)
+    n = len(ours)
+    pooled = ((n - 1) * ours.var(ddof=1) + (n - 1) * base.var(ddof=1)) / (2 * n - 2)
+    t = (ours.mean() - base.mean()) / math.sqrt(pooled * 2 / n)
+    found = independent_t(ours, base)
+    assert (found.statistic, found.degrees, found.p) == pytest.approx((t, 2 * n - 2, p_of(t, 2 * n - 2)))
+
+
+@cases
+def test_welch_does_not(kind, seed):
+    ours, base = samples(kind, seed)
+    a, b = ours.var(ddof=1) / len(ours), base.var(ddof=1) / len(base)
+    degrees = (a + b) ** 2 / (a**2 / (len(ours) - 1) + b**2 / (len(base) - 1))
+    t = (ours.mean() - base.mean()) / math.sqrt(a + b)
+    found = independent_t(ours, base, equal_variances=False)
+    assert (found.statistic, found.degrees, found.p) == pytest.approx((t, degrees, p_of(t, degrees)))
+
+
+@cases
+def test_paired_t_and_its_interval(kind, seed):
+    ours, base = samples(kind, seed)
+    expected, found = stats.ttest_rel(ours, base), paired_t(ours, base)
+    assert (found.statistic, found.p, found.degrees) == pytest.approx(
+        (expected.statistic, expected.pvalue, 29)
+    )
+    bounds, interval = expected.confidence_interval(0.9), paired_t_interval(ours, base, 0.9)
+    assert (interval.low, interval.high) == pytest.approx((bounds.low, bounds.high))
+
+
+@pytest.mark.parametrize(
+    ("only_ours", "only_base"), [(0, 0), (1, 0), (5, 0), (3, 3), (9, 2), (2, 9), (30, 17)]
+)
+def test_mcnemar_is_exact(only_ours, only_base):
+    ours = [1.0] * only_ours + [0.0] * only_base + [1.0, 0.0] * 7
+    base = [0.0] * only_ours + [1.0] * only_base + [1.0, 0.0] * 7
+    n = only_ours + only_base
+    weights = [math.comb(n, k) / 2**n for k in range(n + 1)]
+    p = sum(weight for weight in weights if weight <= weights[only_ours] * (1 + 1e-9))
+    found = mcnemar(ours, base)
+    assert (found.arm_only, found.baseline_only) == (only_ours, only_base)
+    assert found.p == pytest.approx(p)
+
+
+def test_mcnemar_refuses_what_is_neither_right_nor_wrong():
+    with pytest.raises(ValueError, match="0 and 1"):
+        mcnemar([0.5, 1.0], [0.0, 1.0])
+
+
+# --- what is not defined ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ours", "base", "note"),
+    [
+        ([1, 1, 1], [1, 1, 1], "both are the same"),
+        ([1, 1, 1], [0, 0, 0], "but they differ"),
+        ([1], [0], "two pictures or more"),
+        ([0.1 + 0.2] * 3, [0.3] * 3, "both are the same"),
+    ],
+)
+def test_a_t_test_without_spread_is_not_defined_and_says_why(ours, base, note):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for found in (independent_t(ours, base), independent_t(ours, base, equal_variances=False)):
+            assert (found.p, found.statistic) == (None, None) and note in found.note
+
+
+@pytest.mark.parametrize(
+    ("ours", "base", "note"),
+    [
+        ([1, 0, 1], [1, 0, 1], "every pair is equal"),
+        ([1.5, 0.5, 1.0], [1.0, 0.0, 0.5], "differs by the same"),
+        ([1], [0], "two pairs"),
+    ],
+)
+def test_so_is_a_paired_test(ours, base, note):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert note in paired_t(ours, base).note and paired_t(ours, base).p is None
+        assert paired_t_interval(ours, base).low is None and note in paired_t_interval(ours, base).note
+
+
+def test_marks_all_alike_in_one_arm_warn_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert 0 < independent_t([1.0] * 10, [1.0, 0.0] * 5).p < 1
+
+
+def comparison(ours, base, prompts, types=None, **options):
+    return compare("ours", "base", ours, base, prompts, types or ["a"] * len(ours), **options)
+
+
+def test_one_prompt_has_no_interval_over_prompts():
+    found = comparison([1, 0, 1], [0, 0, 1], ["p"] * 3)
+    assert found.over_prompts.low is None and "two prompts" in found.over_prompts.note
+    mixed = comparison([1, 0, 1], [0, 0, 1], ["p", "q", "r"], ["a", "a", "b"])
+    assert mixed.over_prompts.low is None, "a type of one prompt cannot vary, so neither can the whole"
+
+
+def test_marks_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match="NaN"):
+        comparison([1.0, math.nan], [0.0, 1.0], ["p", "q"])
+    with pytest.raises(ValueError, match="one length"):
+        comparison([1.0], [0.0, 1.0], ["p", "q"])
+    with pytest.raises(ValueError, match="'b'"):
+        comparison([1.0, 0.0], [0.0, 1.0], ["p", "q"], type="b")
+
+
+# --- bootstrap over prompts ---------------------------------------------------------------------------------
+
+
+def test_the_bootstrap_draws_prompts_as_brute_force_does():
+    ours = np.array([1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+    prompts = ["p", "p", "q", "q", "q", "r", "r"]
+    groups = [ours[:2], ours[2:5], ours[5:]]
+    exact = [np.concatenate(pick).mean() for pick in itertools.product(groups, repeat=3)]
+    drawn = resample_means([ours], prompts, ["a"] * 7, resamples=40_000, seed=1)[:, 0]
+    for value in set(np.round(exact, 12)):
+        share = np.mean(np.isclose(exact, value))
+        assert np.mean(np.isclose(drawn, value)) == pytest.approx(share, abs=0.012)
+    assert set(np.round(drawn, 12)) == set(np.round(exact, 12))
+
+
+def test_every_sample_has_each_type_as_often_as_the_set():
+    types = ["a"] * 6 + ["b"] * 2
+    means = resample_means([[1.0] * 6 + [0.0] * 2], list("ppqqrrst"), types, 500)
+    assert np.all(means == 0.75)
+
+
+def test_a_drawn_prompt_brings_the_pictures_of_all_arms():
+    draw = np.random.default_rng(0)
+    base, prompts = draw.random(40), [f"p{number // 4}" for number in range(40)]
+    means = resample_means([base, base + 0.25], prompts, ["a"] * 40, 300)
+    assert means[:, 0].std() > 0.01 and np.allclose(means[:, 1] - means[:, 0], 0.25)
+
+
+def test_large_sets_are_drawn_in_blocks_without_a_seam(monkeypatch):
+    from sur_core.evaluation import statistics
+
+    draw = np.random.default_rng(0)
+    arms, prompts = draw.random((3, 60)), [f"p{number // 2}" for number in range(60)]
+    whole = resample_means(arms, prompts, ["a"] * 60, 500, seed=7)
+    monkeypatch.setattr(statistics, "_BLOCK", 30 * 3 * 64)
+    assert np.array_equal(whole, resample_means(arms, prompts, ["a"] * 60, 500, seed=7))
+
+
+def test_equal_seeds_give_equal_intervals():
+    ours, base = samples("marks", 0, 60)
+    prompts = [f"p{number // 6}" for number in range(60)]
+    first, second, other = (comparison(ours, base, prompts, resamples=500, seed=seed) for seed in (1, 1, 2))
+    assert first == second and first.over_prompts != other.over_prompts
+
+
+def test_the_interval_over_prompts_covers_the_truth_where_the_plain_one_does_not():
+    """Prompts differ in how much an adapter helps them; the pictures of one prompt go together."""
+    draw, truth, covered, plain, repeats = np.random.default_rng(5), 0.2, 0, 0, 250
+    prompts = np.repeat([f"p{number}" for number in range(25)], 8)
+    for repeat in range(repeats):
+        gain = np.repeat(np.clip(draw.normal(truth, 0.15, 25), -0.3, 0.7), 8)
+        base = (draw.random(200) < 0.3).astype(float)
+        ours = (draw.random(200) < 0.3 + gain).astype(float)
+        found = comparison(ours, base, prompts, resamples=300, seed=repeat)
+        covered += found.over_prompts.low <= truth <= found.over_prompts.high
+        plain += found.paired_interval.low <= truth <= found.paired_interval.high
+    assert 0.89 <= covered / repeats <= 0.98
+    assert plain < covered
+
+
+def test_the_share_of_a_gap_that_is_closed():
+    types, prompts = ["a"] * 8, list("ppqqrrss")
+    base, ceiling = [0, 0, 0, 1, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1, 1, 1]
+    ours = [0, 1, 1, 1, 0, 1, 1, 1]
+    share, interval = share_of_gap(base, ours, ceiling, prompts, types)
+    assert share == pytest.approx((0.75 - 0.25) / (1 - 0.25))
+    assert interval.low <= share <= interval.high
+    assert share_of_gap(base, base, ceiling, prompts, types)[0] == 0
+    assert share_of_gap(base, ceiling, ceiling, prompts, types)[0] == 1
+    nothing, undefined = share_of_gap(ceiling, ours, base, prompts, types)
+    assert nothing is None and undefined.low is None and "no higher" in undefined.note
+
+
+# --- KID ----------------------------------------------------------------------------------------------------
+
+
+def features(size: int, seed: int, width: int = 12, shift: float = 0.0) -> torch.Tensor:
+    return torch.randn(size, width, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kid_equals_torchmetrics(seed):
+    from torchmetrics.image.kid import poly_mmd
+
+    ours, reference = features(40, seed, shift=0.2), features(40, 9 + seed)
+    expected = poly_mmd(reference.double(), ours.double())
+    assert kid_value(ours, reference) == pytest.approx(float(expected), rel=1e-9)
+
+
+def brute_force(ours: torch.Tensor, reference: torch.Tensor, picked, others) -> float:
+    """Means over all pairs but those of a picture with itself, of the pictures at these places."""
+
+    def kernel(x, y):
+        return (float(x.double() @ y.double()) / len(x) + 1) ** 3
+
+    def within(rows, places):
+        return np.mean([kernel(rows[i], rows[j]) for i in places for j in places if i != j])
+
+    across = np.mean([kernel(ours[i], reference[j]) for i in picked for j in others])
+    return within(ours, picked) + within(reference, others) - 2 * across
+
+
+def test_kid_equals_brute_force_for_sets_of_different_sizes():
+    ours, reference = features(7, 1), features(4, 2, shift=0.5)
+    assert kid_value(ours, reference) == pytest.approx(brute_force(ours, reference, range(7), range(4)))
+
+
+def test_a_resample_is_the_kid_of_its_pictures_none_compared_with_itself():
+    ours, reference = features(6, 1), features(5, 2)
+    picked, others = [0, 0, 2, 3, 3, 3], [1, 1, 4, 0, 2]
+    counts = [torch.bincount(torch.tensor(rows), minlength=size) for rows, size in ((picked, 6), (others, 5))]
+    (value,) = _resampled(ours, reference, *(count.double()[None] for count in counts))
+    assert value == pytest.approx(brute_force(ours, reference, picked, others))
+
+
+def test_kid_is_around_zero_for_pictures_of_one_kind_and_its_resamples_around_it():
+    values = [kid_value(features(30, seed), features(30, 500 + seed)) for seed in range(200)]
+    assert abs(np.mean(values)) < 3 * np.std(values) / math.sqrt(len(values))
+    ours, reference = features(60, 1, shift=0.3), features(60, 2)
+    (found,) = kid_of_arms({"base": ours}, reference, resamples=1000)
+    assert found.interval.low < found.value < found.interval.high
+    middle = (found.interval.low + found.interval.high) / 2
+    assert abs(middle - found.value) < 0.25 * (found.interval.high - found.interval.low)
+
+
+def test_the_difference_of_arms_is_resampled_in_pairs():
+    base, reference = features(50, 1), features(50, 2)
+    near = base + 0.01 * features(50, 3)
+    first, same, close = kid_of_arms({"base": base, "same": base, "near": near}, reference, resamples=400)
+    assert first.difference is None and first.difference_interval is None
+    assert same.difference == same.difference_interval.low == same.difference_interval.high == 0
+    assert close.value - first.value == close.difference
+    width = close.difference_interval.high - close.difference_interval.low
+    assert width < 0.2 * (first.interval.high - first.interval.low)
+    again = kid_of_arms({"base": base, "near": near}, reference, resamples=400)
+    assert again[1].difference_interval == close.difference_interval, "an arm's bounds know no other arm"
+
+
+def test_kid_needs_two_pictures_of_each():
+    with pytest.raises(ValueError, match="at least two"):
+        kid_of_arms({"base": features(1, 0)}, features(5, 1))
+    with pytest.raises(ValueError, match="as many of each"):
+        kid_of_arms({"base": features(3, 0), "ours": features(4, 0)}, features(5, 1))
+    (found,) = kid_of_arms({"base": features(2, 0)}, features(2, 1), resamples=200)
+    assert math.isfinite(found.value)
+    assert found.interval.low is None and "too few" in found.interval.note

@@ -1,0 +1,180 @@
+"""Draw prompts with and without adapters, judge the pictures, and tell how they compare."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sur_core import read_passport
+from sur_core.evaluation import (
+    Arm,
+    EvaluationSettings,
+    EvaluationStopped,
+    accuracy_table,
+    check_inputs,
+    evaluate,
+    load_judge,
+    load_prompts,
+    open_pipeline,
+    quality_table,
+)
+from sur_core.evaluation.settings import DTYPES, SCHEDULERS
+
+from .common import Bars, quiet_libraries
+
+BASE, BASE_COMPLEX = "base", "base, complex prompt"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser.add_argument_group("model"))
+    _add_arms(parser.add_argument_group("what is compared"))
+    _add_drawing(parser.add_argument_group("drawing"))
+    _add_marks(parser.add_argument_group("marks"))
+
+
+def _add_model(group) -> None:
+    add = group.add_argument
+    words = "diffusers folder, hub id or checkpoint file of SD 1.x, SD 2.x or SDXL"
+    add("--pretrained-model-name-or-path", required=True, metavar="MODEL", help=words)
+    add("--family", default="", choices=("sd1", "sd2", "sdxl"), help="insist on one")
+    add("--revision", default="", help="of a hub id")
+    add("--variant", default="", help="such as fp16: weights named so")
+    add("--single-file-config", default="", metavar="FOLDER", help="that describes a checkpoint file")
+    add("--prediction-type", default="", help="epsilon or v_prediction, if the scheduler does not say")
+    add("--device", default="auto", help="auto, cpu, cuda, ... (auto)")
+    add("--dtype", default="fp32", choices=DTYPES, help="of the weights (fp32)")
+    add("--clip-skip", type=int, default=1, metavar="N", help="as in training (1)")
+
+
+def _add_arms(group) -> None:
+    add = group.add_argument
+    add("--prompts", required=True, type=Path, metavar="FILE", help="prompt set, .jsonl or .toml")
+    add("--types", nargs="+", default=(), metavar="TYPE", help="only prompts of these types")
+    words = "adapter file; may be repeated; the name is for the tables"
+    add("--adapter", action="append", default=[], metavar="[NAME=]FILE", help=words)
+    words = "strengths of the adapter, each an arm; otherwise the one it was trained with"
+    add("--eta", nargs="+", type=float, default=(), metavar="ETA", help=words)
+    words = "correct the negative prompt too, as the authors' code does"
+    add("--to-negative", action="store_true", help=words)
+    words = "also the base model on the complex prompts"
+    add("--with-complex", action="store_true", help=words)
+    add("--negative-prompt", default="", metavar="TEXT", help="of all arms (none)")
+
+
+def _add_drawing(group) -> None:
+    add = group.add_argument
+    words = "folder for pictures and tables; a stopped run goes on there"
+    add("--output-dir", required=True, type=Path, metavar="FOLDER", help=words)
+    add("--seeds", type=int, default=10, metavar="N", help="pictures of each prompt, seeds 0 to N-1 (10)")
+    add("--seed-list", nargs="+", type=int, metavar="SEED", help="instead: these seeds")
+    add("--steps", type=int, default=20, metavar="N", help="denoising steps (20)")
+    add("--guidance", type=float, default=7.5, metavar="SCALE", help="guidance scale (7.5)")
+    add("--scheduler", default="keep", choices=SCHEDULERS, help="keep: the model's own (keep)")
+    add("--width", type=int, default=0, help="in pixels (the model's own)")
+    add("--height", type=int, default=0, help="in pixels (the model's own)")
+    add("--batch-size", type=int, default=8, metavar="N", help="pictures drawn at once (8)")
+
+
+def _add_marks(group) -> None:
+    add = group.add_argument
+    words = "who says whether a picture is right, such as small_world.judge:make_judge"
+    add("--judge", metavar="MODULE:CALLABLE", help=words)
+    add("--clip", type=Path, metavar="FOLDER", help="transformers CLIPModel, for CLIP Score and cosine")
+    add("--reference", type=Path, metavar="FOLDER", help="pictures that KID compares with; needs --clip")
+    add("--resamples", type=int, default=10_000, metavar="N", help="of the bootstrap intervals (10000)")
+    add("--bootstrap-seed", type=int, default=0, metavar="SEED", help="of the same (0)")
+
+
+def run(options: argparse.Namespace) -> int:
+    settings = EvaluationSettings(
+        output_dir=options.output_dir,
+        seeds=_seeds(options),
+        steps=options.steps,
+        guidance_scale=options.guidance,
+        scheduler=options.scheduler,
+        width=options.width,
+        height=options.height,
+        batch_size=options.batch_size,
+        clip_skip=options.clip_skip,
+        device=options.device,
+        dtype=options.dtype,
+        resamples=options.resamples,
+        bootstrap_seed=options.bootstrap_seed,
+    )
+    prompts, arms = load_prompts(options.prompts, options.types), make_arms(options)
+    judge = load_judge(options.judge) if options.judge else None
+    # Before the model is opened, which takes its time.
+    check_inputs(prompts, arms, judge, options.clip, options.reference)
+    try:
+        found = evaluate(
+            settings,
+            _open(options),
+            prompts,
+            arms,
+            judge=judge,
+            clip=options.clip,
+            reference=options.reference,
+            report=Bars(),
+            name=options.pretrained_model_name_or_path,
+        )
+    except EvaluationStopped as stopped:
+        print(stopped)
+        return 128 + stopped.signal
+    tables = [accuracy_table] if found.accuracies else []
+    tables += [quality_table] if found.clip_scores else []
+    for table in tables:
+        print(table(found) + "\n")
+    print(f"{len(found.pictures)} pictures; all tables: {settings.output_dir / 'tables.md'}")
+    return 0
+
+
+def make_arms(options: argparse.Namespace) -> list[Arm]:
+    """The base model first, then every adapter at every strength. ValueError if the flags contradict."""
+    common = {"negative_prompt": options.negative_prompt}
+    arms = [Arm(BASE, **common)]
+    if options.with_complex:
+        arms.append(Arm(BASE_COMPLEX, text="complex", **common))
+    if not options.adapter and (options.eta or options.to_negative):
+        raise ValueError("--eta and --to-negative need an adapter; give --adapter FILE")
+    for name, path in _named(options.adapter):
+        for eta in options.eta or (_trained_eta(path),):
+            arms.append(
+                Arm(f"{name}, eta {eta:g}", adapter=path, eta=eta, to_negative=options.to_negative, **common)
+            )
+    return arms
+
+
+def _named(adapters: list[str]) -> list[tuple[str, str]]:
+    """(name, path) of each ``[NAME=]FILE``. A file whose own name has a ``=`` is taken for a file."""
+    found = []
+    for given in adapters:
+        name, equals, path = given.partition("=")
+        if not equals or Path(given).is_file():
+            name, path = ("SUR" if len(adapters) == 1 else Path(given).stem), given
+        found.append((name, path))
+    return found
+
+
+def _trained_eta(path: str) -> float:
+    eta = read_passport(path).eta
+    if eta is None:
+        raise ValueError(f"{path}: does not say with which eta it was trained; give --eta")
+    return eta
+
+
+def _seeds(options: argparse.Namespace) -> tuple[int, ...]:
+    return tuple(range(options.seeds) if options.seed_list is None else options.seed_list)
+
+
+def _open(options: argparse.Namespace):
+    quiet_libraries("diffusers", "transformers")
+    return open_pipeline(
+        options.pretrained_model_name_or_path,
+        device=options.device,
+        dtype=options.dtype,
+        family=options.family,
+        revision=options.revision,
+        variant=options.variant,
+        single_file_config=options.single_file_config,
+        prediction_type=options.prediction_type,
+    )
