@@ -1,0 +1,66 @@
+"""The cards beside the tiny models: what they are, how they were made, what they are not."""
+
+from __future__ import annotations
+
+from sur_core.atomic import atomic_write
+
+from ..places import Models
+from . import clip, llm, unet, vae
+
+HEAD = """---
+license: mit
+tags: [sur-adapter, surd-shapes, toy]
+---
+# {title}
+
+{text}
+
+Made by `python -m train world --rebuild` from seeds; nothing was downloaded. It belongs to SURD-Shapes, the
+small world of this project, knows nothing outside it and is of no use for real pictures.
+
+| | |
+|---|---|
+{rows}
+"""
+
+
+def write_cards(models: Models) -> None:
+    """Write a README.md into each model's folder."""
+    unet_plan, vae_plan, clip_plan, llm_plan = unet.PLAN, vae.PLAN, clip.PLAN, llm.PLAN
+    _card(
+        models.base,
+        "SURD-Shapes base: a tiny Stable Diffusion",
+        "A StableDiffusionPipeline for 64 x 64 pictures. Its UNet was raised on complex prompts only (lists "
+        "of keywords), so that narrative sentences reach it as strangers: the problem the "
+        "SUR-adapter is about.",
+        {
+            "VAE": f"factor 8, 4 channels, {_plan(vae_plan)}, {vae.PICTURES} rendered scenes",
+            "text encoder": "the text tower of the CLIP beside it",
+            "UNet": f"v-prediction, {_plan(unet_plan)}, {unet.UNPROMPTED:.0%} without a prompt",
+        },
+    )
+    _card(
+        models.clip,
+        "SURD-Shapes CLIP",
+        "A CLIPModel trained contrastively on scenes with captions of both kinds, of every sentence form and "
+        "word of the world, the test prompts' forms and words too, as CLIP has seen the whole web.",
+        {"training": _plan(clip_plan), "pictures": f"64 x 64, {vae.PICTURES} rendered scenes"},
+    )
+    _card(
+        models.llm,
+        "SURD-Shapes language model",
+        "A LlamaForCausalLM trained on text only: facts about words (what crimson is, how many a trio is, "
+        "what color a banana has) and sentences with what they come to. It has never seen a picture.",
+        {"training": f"{_plan(llm_plan)}, {llm.LINES} lines each"},
+    )
+
+
+def _plan(plan) -> str:
+    rate = f"peak learning rate {plan.learning_rate}"
+    return f"{plan.steps} steps of {plan.batch_size}, {rate}, seed {plan.seed}"
+
+
+def _card(folder, title: str, text: str, rows: dict[str, str]) -> None:
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    with atomic_write(folder / "README.md") as file:
+        file.write(HEAD.format(title=title, text=text, rows=table).encode())

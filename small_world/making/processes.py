@@ -1,0 +1,55 @@
+"""Several processes on one CPU: small layers do not fill its cores from one process."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as distributed
+
+
+def in_processes(count: int, work: Callable, *arguments) -> None:
+    """Run ``work(*arguments)`` in ``count`` processes of one thread each that can talk to one another.
+
+    ``work`` must be importable. Raises what it raised.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = (Path(folder) / "meeting").as_uri()
+        torch.multiprocessing.spawn(_process, (count, meeting, work, arguments), nprocs=count)
+
+
+def _process(rank: int, count: int, meeting: str, work: Callable, arguments: tuple) -> None:
+    torch.set_num_threads(1)
+    # The processes are on this machine; without a name, gloo asks the network for one and may not get it.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)
+    try:
+        work(*arguments)
+    finally:
+        distributed.destroy_process_group()
+
+
+def rank() -> int:
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def mine(values: torch.Tensor) -> torch.Tensor:
+    """This process' share of a batch: every n-th row."""
+    if not distributed.is_initialized():
+        return values
+    return values[distributed.get_rank() :: distributed.get_world_size()]
+
+
+@torch.no_grad()
+def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """The mean over all processes, so that shares of equal size count as one batch."""
+    if not distributed.is_initialized():
+        return
+    flat = torch.cat([parameter.grad.reshape(-1) for parameter in parameters])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad.copy_(part.view_as(parameter))

@@ -1,0 +1,80 @@
+"""The tiny VAE: 64 x 64 pixels to 8 x 8 latents of four channels, as Stable Diffusion's, factor 8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .loop import Plan, raise_model
+from .pictures import as_images, pictures
+
+PLAN = Plan(steps=2400, batch_size=32, learning_rate=2e-3, weight_decay=0.0, seed=1, bf16=True)
+DECODER_PLAN = Plan(steps=1500, batch_size=32, learning_rate=1e-3, weight_decay=0.0, seed=5, bf16=True)
+PICTURES, STREAM = 36_000, 1
+KL_WEIGHT = 1e-5
+ROUGHNESS = 0.08  # noise on the decoder's latents: what a UNet draws is never quite a picture's latent
+
+
+def new_vae():
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(PLAN.seed)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 48, 64),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=64,
+    )
+
+
+def raise_vae(
+    folder: Path,
+    report: Callable[[str, int, int], None],
+    device: torch.device,
+    plan: Plan = PLAN,
+    decoder_plan: Plan = DECODER_PLAN,
+    count: int = PICTURES,
+):
+    """A trained VAE whose ``scaling_factor`` brings its latents to a standard deviation of one."""
+    vae = new_vae().to(device)
+    pool = pictures(folder, count, STREAM, report)
+
+    def loss_of(step: int, random: torch.Generator) -> torch.Tensor:
+        rows = torch.randint(len(pool), (plan.batch_size,), generator=random).sort().values.numpy()
+        images = as_images(pool[rows], device)
+        posterior = vae.encode(images).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=random).to(device)
+        drawn = vae.decode(posterior.mean + posterior.std * noise).sample
+        return _error(drawn, images) + KL_WEIGHT * posterior.kl().mean()
+
+    def loss_of_decoder(step: int, random: torch.Generator) -> torch.Tensor:
+        rows = torch.randint(len(pool), (decoder_plan.batch_size,), generator=random).sort().values.numpy()
+        images = as_images(pool[rows], device)
+        with torch.no_grad():
+            latents = vae.encode(images).latent_dist.mean
+        noise = torch.randn(latents.shape, generator=random).to(device)
+        return _error(vae.decode(latents + ROUGHNESS * noise).sample, images)
+
+    raise_model("VAE", vae, loss_of, plan, folder / "vae.pt", report, device)
+    raise_model("decoder", vae.decoder, loss_of_decoder, decoder_plan, folder / "decoder.pt", report, device)
+    vae.eval()
+    vae.register_to_config(scaling_factor=round(1 / _spread(vae, pool[:2048], device), 5))
+    return vae
+
+
+def _error(drawn: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Squares for the whole, absolute values for sharp edges: flat shapes need no discriminator."""
+    error = drawn.float() - images
+    return error.square().mean() + 0.5 * error.abs().mean()
+
+
+@torch.no_grad()
+def _spread(vae, pixels: np.ndarray, device: torch.device) -> float:
+    parts = [vae.encode(as_images(part, device)).latent_dist.mean for part in np.array_split(pixels, 32)]
+    return float(torch.cat(parts).std())
