@@ -10,7 +10,7 @@ import sys
 
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries would bury the one sentence that counts
 
-from . import cache, check, convert, evaluate, fit, info, vectors  # noqa: E402
+from . import cache, check, convert, demo, evaluate, fit, info, vectors, world  # noqa: E402
 
 COMMANDS = {
     "check": check,
@@ -18,8 +18,10 @@ COMMANDS = {
     "cache": cache,
     "fit": fit,
     "evaluate": evaluate,
+    "demo": demo,
     "convert": convert,
     "info": info,
+    "world": world,
 }
 
 
