@@ -6,6 +6,7 @@ from sur_core.atomic import atomic_write
 
 from ..places import Models
 from . import clip, llm, unet, vae
+from .captions import LABELS, SENTENCES
 
 HEAD = """---
 license: mit
@@ -34,7 +35,8 @@ def write_cards(models: Models) -> None:
         "of keywords), so that narrative sentences reach it as strangers: the problem the "
         "SUR-adapter is about.",
         {
-            "VAE": f"factor 8, 4 channels, {_plan(vae_plan)}, {vae.PICTURES} rendered scenes",
+            "VAE": f"factor 8, 4 channels, {_plan(vae_plan)}, {vae.PICTURES} rendered scenes; then its "
+            f"decoder alone, {_plan(vae.DECODER_PLAN)}, on latents with a little noise",
             "text encoder": "the text tower of the CLIP beside it",
             "UNet": f"v-prediction, {_plan(unet_plan)}, {unet.UNPROMPTED:.0%} without a prompt",
         },
@@ -42,9 +44,15 @@ def write_cards(models: Models) -> None:
     _card(
         models.clip,
         "SURD-Shapes CLIP",
-        "A CLIPModel trained contrastively on scenes with captions of both kinds, of every sentence form and "
-        "word of the world, the test prompts' forms and words too, as CLIP has seen the whole web.",
-        {"training": _plan(clip_plan), "pictures": f"64 x 64, {vae.PICTURES} rendered scenes"},
+        "A CLIPModel trained contrastively on scenes with captions of both kinds and with every word of the "
+        "world, as CLIP has seen the whole web. Like that web it has mostly keywords and labels and seldom a "
+        "sentence (of any form, the test prompts' too), so that it knows words better than what sentences "
+        "mean.",
+        {
+            "training": _plan(clip_plan),
+            "captions": f"{SENTENCES:.0%} sentences, {LABELS:.0%} labels, the rest lists of keywords",
+            "pictures": f"64 x 64, {vae.PICTURES} rendered scenes",
+        },
     )
     _card(
         models.llm,

@@ -14,7 +14,7 @@ from ..dice import Dice
 from ..render import SIZE, render
 from ..scenes import TYPES, Meaning, Scene, meanings, place
 
-SHARES = {"counting": 9, "color": 5, "action": 4}  # counting is the hardest to learn, an action the easiest
+SHARES = {"counting": 9, "color": 5, "action": 4}  # counting is the hardest to learn
 
 
 def scene_of(index: int, seed: int) -> Scene:
