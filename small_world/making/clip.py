@@ -35,7 +35,8 @@ def raise_clip(
     from transformers import CLIPTokenizer
 
     where = folder / "clip-tokenizer"
-    write_clip_tokenizer(where, sample_captions(20_000, plan.seed), TOKENS)
+    if not (where / "tokenizer_config.json").is_file():  # the last file to be written
+        write_clip_tokenizer(where, sample_captions(20_000, plan.seed), TOKENS)
     tokenizer = CLIPTokenizer.from_pretrained(where)
     model = new_clip(tokenizer).to(device)
     model.set_attn_implementation("eager")  # for so few tokens and features twice as fast on a CPU

@@ -21,7 +21,8 @@ def raise_llm(folder: Path, report: Callable[[str, int, int], None], device: tor
     from transformers import AutoTokenizer
 
     where = folder / "llm-tokenizer"
-    write_llm_tokenizer(where, (line(index, plan.seed) for index in range(20_000)), TOKENS)
+    if not (where / "tokenizer_config.json").is_file():
+        write_llm_tokenizer(where, (line(index, plan.seed) for index in range(20_000)), TOKENS)
     tokenizer = AutoTokenizer.from_pretrained(where)
     model = new_llm(tokenizer).to(device)
     model.set_attn_implementation("eager")  # as in clip.py
