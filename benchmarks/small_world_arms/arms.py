@@ -1,0 +1,85 @@
+"""The adapters that are trained: the default one, and others that differ from it in one thing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from .costs import Costs
+from .plan import Plan
+
+STARTS = {"normal": "normal random, standard deviation 0.02", "kaiming": "Kaiming"}
+
+
+@dataclass(frozen=True)
+class TrainedArm:
+    """An adapter to train, once for each training seed.
+
+    Attributes:
+        name: unique; its folder is named after it.
+        settings: training settings that differ from the default's.
+        layer: of the language model; ``None`` is the last.
+        start: how phi_1 begins, of ``STARTS``; ``""`` is at zero.
+        cut, mix: see :class:`~.authors.AuthorsObjective`.
+    """
+
+    name: str
+    settings: dict = field(default_factory=dict, hash=False)
+    layer: int | None = None
+    start: str = ""
+    cut: bool = False
+    mix: bool = False
+
+    @property
+    def slug(self) -> str:
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+
+DEFAULT = TrainedArm("default")
+Rows = dict[str, TrainedArm]
+
+
+def layers(plan: Plan, costs: Costs, count: int) -> Rows:
+    """``count``: layers of the language model."""
+    rows = {f"layer {number}": TrainedArm(f"layer {number}", layer=number) for number in range(count)}
+    return {"layer 0 (embeddings)": rows.pop("layer 0"), **rows, f"layer {count} (last, default)": DEFAULT}
+
+
+def terms(plan: Plan, costs: Costs, count: int) -> Rows:
+    full = costs.full_steps_worth(plan.config)
+    none = {"lambda_llm": 0.0, "lambda_cp": 0.0, "align_steps": 0, "full_steps": full}
+    return {
+        "neither (Eq. 8 alone, all steps full)": TrainedArm("no terms", none),
+        "LLM only": TrainedArm("LLM term only", {"lambda_cp": 0.0}),
+        "complex prompts only": TrainedArm("complex prompts only", {"lambda_llm": 0.0}),
+        "both (default)": DEFAULT,
+    }
+
+
+def start(plan: Plan, costs: Costs, count: int) -> Rows:
+    others = {words: TrainedArm(f"start {kind}", start=kind) for kind, words in STARTS.items()}
+    return {"zero (default)": DEFAULT, **others}
+
+
+def stages(plan: Plan, costs: Costs, count: int) -> Rows:
+    align = {"align_steps": costs.align_steps_worth(plan.config), "full_steps": 0}
+    full = {"align_steps": 0, "full_steps": costs.full_steps_worth(plan.config)}
+    return {
+        "align only": TrainedArm("align only", align),
+        "full only": TrainedArm("full only", full),
+        "both (default)": DEFAULT,
+    }
+
+
+def authors(plan: Plan, costs: Costs, count: int) -> Rows:
+    alone, turned = {"token_mixing": "none"}, {"kl_direction": "authors"}
+    return {
+        "the paper's mathematics (default)": DEFAULT,
+        "gradient of Eq. 8 cut": TrainedArm("gradient cut", cut=True),
+        "h3 attends over the batch": TrainedArm("batch mixed", alone, mix=True),
+        "Eq. 5 reversed": TrainedArm("KL reversed", turned),
+        "all three, as the authors' code": TrainedArm("as authors", {**alone, **turned}, cut=True, mix=True),
+    }
+
+
+ABLATIONS = {"layers": layers, "terms": terms, "start": start, "stages": stages, "authors": authors}

@@ -1,0 +1,268 @@
+"""RESULTS.md and the top of the JSON: sentences that say what the numbers say, whatever that is."""
+
+from __future__ import annotations
+
+from sur_core.evaluation import NOT_EQUAL_NOTE
+from sur_core.training_progress import duration_words
+
+from .groups import BASE, COMPLEX, SUR
+from .plan import GROUPS
+from .scores import MEAN
+from .tables import (
+    arm_table,
+    curve_table,
+    gain_table,
+    interval,
+    paper_table,
+    percent,
+    points,
+    property_table,
+    quality_table,
+    share,
+)
+
+AIM_POINTS, AIM_GAP = 25.0, 0.6
+_TITLES = {
+    "layers": ("Layer of the language model (paper: Table 4)", "vectors from"),
+    "terms": ("LLM and complex-prompt terms (paper: Table 5)", "terms"),
+    "start": ("Start of phi_1 (paper: Fig. 6)", "phi_1"),
+    "stages": ("Stages at equal compute", "stages"),
+    "authors": ("As the authors' code, difference by difference", "training step"),
+}
+
+
+def headline_figures(groups: dict) -> dict:
+    """The first entries of the JSON; empty objects for what was not run."""
+    names = ("gain_points", "gap_closed", "ci95", "base", "base_complex", "sur", "kid")
+    found: dict = {name: {} for name in names}
+    if "main" in groups:
+        rows = groups["main"]["rows"]
+        gains, closed = rows[SUR]["gain_points"], rows[SUR]["gap_closed"]
+        found["gain_points"] = {kind: gain["value"] for kind, gain in gains.items()}
+        found["gap_closed"] = {kind: each["value"] for kind, each in closed.items()}
+        found["ci95"] = {kind: [gain["low"], gain["high"]] for kind, gain in gains.items()}
+        for name, arm in (("base", BASE), ("base_complex", COMPLEX), ("sur", SUR)):
+            found[name] = {kind: value["mean"] for kind, value in rows[arm]["percent"].items()}
+    if "quality" in groups:
+        rows = groups["quality"]["rows"]
+        found["kid"] = {
+            name: rows[arm]["kid"]["mean"]
+            for name, arm in (("base", BASE), ("base_complex", COMPLEX), ("sur", SUR))
+        }
+        difference = rows[SUR]["kid_minus_base"]
+        found["kid"]["sur_minus_base"] = difference["mean"]
+        found["kid"]["ci95"] = [difference["low"], difference["high"]]
+    return found
+
+
+def page(figures: dict) -> str:
+    """The whole of RESULTS.md."""
+    groups = figures["tables"]
+    parts = [
+        "# What the SUR-adapter does in the small world",
+        "Written by `python benchmarks/small_world.py`; every sentence and number here comes from that "
+        "program. The figures, with many more, are in `benchmarks/small_world.json`.",
+        _missing(groups),
+    ]
+    writers = {"main": _main, "quality": _quality, "eta": _eta}
+    for name, found in groups.items():
+        parts += writers[name](found) if name in writers else _ablation(name, found)
+    return "\n\n".join([*parts, *_how(figures)]) + "\n"
+
+
+def _missing(groups: dict) -> str:
+    missing = [name for name in GROUPS if name not in groups]
+    if not missing:
+        return f"All groups were run: {', '.join(GROUPS)}."
+    return f"Not run yet, or only with other settings: {', '.join(missing)}."
+
+
+# --- main ---------------------------------------------------------------------------------------------------
+
+
+def _main(found: dict) -> list[str]:
+    rows, words = found["rows"], found["words"]
+    sets = {f"larger, {_size(found)}": found, f"the paper's, {_size(found['paper'])}": found["paper"]}
+    parts = {f"larger, prompts {name} ({part['prompts']})": part for name, part in words.items()}
+    return [
+        "## Base and SUR (paper: Table 2)",
+        _seeds(found),
+        headline(rows, found["prompts"]),
+        "\n".join(f"- {line}" for line in verdicts(rows)),
+        paper_table({**sets, **parts}),
+        f"The larger test by type, {_size(found)}:",
+        gain_table(found),
+        "The paper's prompts by type:",
+        gain_table(found["paper"]),
+        *(block for name, part in parts.items() for block in (f"{name}:".capitalize(), gain_table(part))),
+        "Properties: share of the larger test's pictures in which the judge finds each property of the truth "
+        "by itself. A picture can have every property and yet be no valid scene.",
+        property_table(found["properties"]),
+    ]
+
+
+def headline(rows: dict, prompts: int) -> str:
+    base, complex, ours = (rows[arm]["percent"][MEAN] for arm in (BASE, COMPLEX, SUR))
+    gain = rows[SUR]["gain_points"][MEAN]
+    return (
+        f"On {prompts} test prompts whose sentence forms and combinations no training triplet has, the base "
+        f"model draws {percent(base)}% of the simple prompts right and {percent(complex)}% of the complex "
+        f"ones. With the SUR-adapter at the strength it was trained with it draws {percent(ours)}% of the "
+        f"same simple prompts right: {points(gain)} points, {_gain_words(gain)}."
+    )
+
+
+def verdicts(rows: dict) -> list[str]:
+    """One sentence a type, and whether the aims are reached."""
+    ours, lines = rows[SUR], []
+    gains = {kind: gain for kind, gain in ours["gain_points"].items() if kind != MEAN}
+    for kind, gain in gains.items():
+        lines.append(f"{kind}: {points(gain)} points, {_gain_words(gain)}.")
+    mean, closed = ours["gain_points"][MEAN], ours["gap_closed"][MEAN]
+    lines.append(f"Aim of {AIM_POINTS:+g} points on average: {_reached(mean['value'] >= AIM_POINTS)}.")
+    sure = all(gain["low"] is not None and gain["low"] > 0 for gain in gains.values())
+    lines.append(f"Aim of a gain for each type whose interval excludes zero: {_reached(sure)}.")
+    if closed["value"] is None:
+        lines.append("There is no gap: the base draws complex prompts no better than simple ones.")
+    else:
+        done = _reached(closed["value"] >= AIM_GAP)
+        lines.append(f"Aim of {AIM_GAP:.0%} of the gap closed: {share(closed)}% is closed; {done}.")
+    return lines
+
+
+def _reached(yes: bool) -> str:
+    return "reached" if yes else "not reached"
+
+
+def _gain_words(gain: dict) -> str:
+    if gain["low"] is None:
+        return "whose interval is not defined: whether it is a gain cannot be said"
+    if gain["low"] > 0:
+        return "a gain"
+    if gain["high"] < 0:
+        return "a loss"
+    return "no gain that could be told: the interval includes zero"
+
+
+# --- the other groups ---------------------------------------------------------------------------------------
+
+
+def _quality(found: dict) -> list[str]:
+    ours = found["rows"][SUR]["kid_minus_base"]
+    value = f"{ours['mean']:+.5f} {interval(ours, '+.5f')}"
+    if ours["low"] is None:
+        words = "the interval is not defined"
+    elif ours["low"] > 0:
+        words = "further from true pictures than the base's: quality has suffered"
+    elif ours["high"] < 0:
+        words = "nearer to true pictures than the base's"
+    else:
+        words = "the interval includes zero: these pictures do not tell the two apart"
+    return [
+        "## Quality (paper: Table 3)",
+        _seeds(found),
+        f"KID of SUR minus that of the base, both on simple prompts: {value}; {words}.",
+        quality_table(found),
+        "CLIP Score: the tiny CLIP chooses between the base's picture and the arm's of the same prompt and "
+        "noise; softmax, mean over pairs; 0.5 is no preference. Cosine: of picture and simple prompt. The "
+        f"t-test is the paper's, one p a training seed. KID: on the tiny CLIP's features, {_size(found)}, "
+        f"against {found['references']:,} true pictures of the same prompts; less is nearer. Its interval is "
+        "by bootstrap over pictures, and its ends are the means of the training seeds' ends, so that it is "
+        f"no narrower than one of the mean would be. {NOT_EQUAL_NOTE}",
+    ]
+
+
+def _eta(found: dict) -> list[str]:
+    parts = [
+        "## Strength eta",
+        f"{_seeds(found)} The default adapters at other strengths than their training's; {_size(found)}.",
+    ]
+    if zero := found.get("zero"):
+        same = not (zero["differing_pictures"] or zero["differing_embeddings"])
+        parts.append(
+            f"Eta 0 {'equals' if same else 'DOES NOT EQUAL'} the base: of {zero['pictures']:,} pictures "
+            f"{zero['differing_pictures']:,} differ from the base's in any pixel, and of "
+            f"{zero['embeddings']:,} embeddings {zero['differing_embeddings']:,} differ in any bit."
+        )
+    return [*parts, arm_table(found, "SUR at")]
+
+
+def _ablation(name: str, found: dict) -> list[str]:
+    title, what = _TITLES[name]
+    parts = [
+        f"## {title}",
+        f"{_seeds(found)} {_size(found)[0].upper()}{_size(found)[1:]}.",
+        _against_default(found),
+        arm_table(found, what),
+    ]
+    if name in ("terms", "stages"):
+        parts.append(
+            "Numbers of steps are such that all rows cost about what the default costs, by the seconds of an "
+            "align and of a full step, which were measured by turns before the first training. Training took "
+            f"{_minutes(found)}."
+        )
+    if "curves" in found:
+        parts += ["Losses, means over the training seeds and over the steps since the row before:"]
+        parts.append(curve_table(found["curves"]))
+    return parts
+
+
+def _against_default(found: dict) -> str:
+    """Which rows are better or worse than the default, as far as can be told."""
+    sorted_out: dict[str, list[str]] = {"better than the default": [], "worse": [], "not told apart": []}
+    for label, row in found["rows"].items():
+        gain = row.get("against_default", {}).get(MEAN)
+        if gain is None:
+            continue
+        clear = gain["low"] is not None and (gain["low"] > 0 or gain["high"] < 0)
+        verdict = ("better than the default" if gain["low"] > 0 else "worse") if clear else "not told apart"
+        sorted_out[verdict].append(f"{label} ({points(gain)})")
+    words = "; ".join(f"{verdict}: {', '.join(rows) or 'none'}" for verdict, rows in sorted_out.items())
+    return f"Over all types, in points with 95% intervals: {words}."
+
+
+def _minutes(found: dict) -> str:
+    rows = {label: row["training"]["seconds"] for label, row in found["rows"].items() if "training" in row}
+    each = (f"{label}: {sum(took) / len(took) / 60:.1f} min" for label, took in rows.items())
+    return "; ".join(each)
+
+
+def _seeds(found: dict) -> str:
+    seeds = found["training_seeds"]
+    if len(seeds) == 1:
+        return f"One training seed ({seeds[0]}): how much another would change is not known."
+    return f"Training seeds {', '.join(map(str, seeds))}; each has its own training set."
+
+
+def _size(found: dict) -> str:
+    noises = found["noises"]
+    return f"{found['prompts']:,} prompts, {noises} picture{'s' * (noises > 1)} of each"
+
+
+# --- how ----------------------------------------------------------------------------------------------------
+
+
+def _how(figures: dict) -> list[str]:
+    about, seconds = figures["about"], figures["seconds"]
+    training, versions = about["training"], about["versions"]
+    times = "; ".join(f"{name} {duration_words(value)}" for name, value in seconds.items())
+    return [
+        "## How it was counted",
+        "Percentages are means over the training seeds, in brackets the smallest and the largest. Intervals "
+        "in square brackets are 95% intervals by bootstrap. An adapter's mark of a picture is the mean over "
+        "the training seeds' marks; the bootstrap draws prompts, with all their pictures, within their type, "
+        "and training seeds, both with replacement. Three seeds can tell only roughly how much training "
+        "varies. All arms draw the same prompts from the same noise. The gap is from the base on simple to "
+        "the base on complex prompts; over all types it is that of the means. The judge is exact and reads "
+        "pixels alone. Rows of equal name in different tables differ where numbers of pictures do.",
+        "## What was run",
+        f"SURD-Shapes, {about['rows']:,} training triplets a seed; {training['train_batch_size']} a step, "
+        f"{training['align_steps']:,} align and {training['full_steps']:,} full steps, eta {about['eta']:g}; "
+        "all other settings as in `small_world/demo.toml`. Drawing: "
+        f"{about['drawing_steps']} steps, guidance {about['guidance']:g}. Models: fingerprint "
+        f"`{about['models_fingerprint']}`. Machine: {about['cpu']}, {about['cores']} cores, "
+        f"{about['threads']} threads, device {about['device']}; "
+        f"{', '.join(f'{name} {version}' for name, version in versions.items())}.",
+        f"Time: {times}; together {duration_words(sum(seconds.values()))}. The default adapters' training "
+        "counts to the group that needed them first.",
+    ]

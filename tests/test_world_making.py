@@ -1,0 +1,342 @@
+"""How the small world's models are raised: from seeds alone, whatever interrupts it; and what they can do."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from small_world.dice import Dice
+from small_world.judge import make_judge
+from small_world.making import clip, llm, loop, pictures, processes, tokenizers, unet, vae, world
+from small_world.making.captions import caption, sample_captions
+from small_world.making.corpus import line
+from small_world.making.loop import Plan, generator, raise_model
+from small_world.places import Models
+from small_world.render import render
+from small_world.scenes import TYPES, meanings, place, to_truth
+from sur_core.evaluation import EvalPrompt, ImageTextModel, cosines, open_pipeline
+from tests.small_world_scenes import some_scenes
+
+CPU = torch.device("cpu")
+COUNT = 32
+PLAN = Plan(steps=3, batch_size=4, learning_rate=1e-3, warmup=1, seed=5)
+KINDS = ("vae", "clip", "llm", "unet")
+TRAININGS = {"VAE": "vae", "decoder": "vae", "CLIP": "clip", "LLM": "llm", "UNet": "unet"}
+
+
+def silent(*_) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def raised(tmp_path_factory):
+    """(folder, {kind: what raise_... returns}) of every model, raised in one go in the order of a build."""
+    folder, made = tmp_path_factory.mktemp("world"), {}
+    for kind in KINDS:
+        made[kind] = again(kind, folder, made)
+    return folder, made
+
+
+def again(kind: str, folder, made: dict, plan: Plan = PLAN, report=silent):
+    """Raise one model; the UNet for the VAE and CLIP of ``made``, in this process alone."""
+    if kind == "vae":
+        decoder_plan = replace(plan, seed=6)
+        return vae.raise_vae(folder, report, CPU, plan=plan, decoder_plan=decoder_plan, count=COUNT)
+    if kind == "clip":
+        return clip.raise_clip(folder, report, CPU, plan=plan, count=COUNT)
+    if kind == "llm":
+        return llm.raise_llm(folder, report, CPU, plan=plan)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unet, "in_processes", lambda count, work, *arguments: None)
+        plan = replace(plan, ema=0.9)
+        return unet.raise_unet(folder, made["vae"], *made["clip"], report, CPU, plan=plan, count=COUNT)
+
+
+def weights(made) -> dict[str, torch.Tensor]:
+    model = made[0] if isinstance(made, tuple) else made
+    return model.state_dict()
+
+
+def equal(left: dict, right: dict) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def state_of(path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+@pytest.mark.parametrize("training", TRAININGS)
+def test_an_interrupted_model_becomes_the_same_to_the_bit(
+    training, stop_after, raised, tmp_path, monkeypatch
+):
+    (whole, made), kind = raised, TRAININGS[training]
+    for name in [path.name for path in whole.glob("*.npy")] if kind != "llm" else []:
+        shutil.copy(whole / name, tmp_path / name)
+    monkeypatch.setattr(loop, "SAVE_EVERY", -1.0)
+    for module, name in (
+        (clip, "clip"),
+        (llm, "llm"),
+    ):  # learning tokenizers again would take most of the time
+        given = partial(shutil.copytree, whole / f"{name}-tokenizer", dirs_exist_ok=True)
+        monkeypatch.setattr(module, f"write_{name}_tokenizer", lambda where, *_, given=given: given(where))
+
+    def stop(what, done, total):
+        # Said before the step is saved: the state is then that of the step before.
+        if what == training and done == stop_after + 1:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        again(kind, tmp_path, made, report=stop)
+    assert state_of(tmp_path / f"{training.lower()}.pt")["done"] == stop_after
+    assert equal(weights(again(kind, tmp_path, made)), weights(made[kind]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_finished_model_is_taken_as_it_is(kind, raised):
+    folder, made = raised
+    state = folder / f"{kind}.pt"
+    before, said = state.stat().st_mtime_ns, []
+    once_more = again(kind, folder, made, report=lambda what, *_: said.append(what))
+    assert equal(weights(once_more), weights(made[kind]))
+    assert state.stat().st_mtime_ns == before and not said
+
+
+@pytest.mark.parametrize("name", ["clip", "llm"])
+def test_a_tokenizer_is_learnt_alike_every_time(name, tmp_path):
+    """A build that goes on learns it again; trained weights mean nothing under another order of tokens."""
+    sentences = {"clip": sample_captions(2000, 5), "llm": (line(index, 5) for index in range(2000))}
+    learn, heard = getattr(tokenizers, f"write_{name}_tokenizer"), list(sentences[name])
+    for number in range(10):
+        learn(tmp_path / str(number), iter(heard), 800)
+    found = {
+        tuple(sorted((path.name, path.read_bytes()) for path in folder.iterdir()))
+        for folder in tmp_path.iterdir()
+    }
+    assert len(found) == 1
+
+
+def test_a_state_of_other_settings_is_refused_in_words(raised):
+    folder, made = raised
+    with pytest.raises(ValueError, match=r"llm\.pt.*other settings.*Delete"):
+        again("llm", folder, made, replace(PLAN, learning_rate=2e-3))
+
+
+def test_two_processes_raise_what_one_raises(raised, tmp_path):
+    whole, made = raised
+    for name in (unet.LATENTS, unet.HIDDEN, unet.NOTHING):
+        shutil.copy(whole / name, tmp_path / name)
+    plan = replace(PLAN, ema=0.9)
+    # logging.debug is a report that other processes can import.
+    processes.in_processes(2, unet.train_unet, tmp_path, logging.debug, CPU, plan)
+    ours, alone = state_of(tmp_path / "unet.pt"), state_of(whole / "unet.pt")
+    assert ours["done"] == alone["done"] == plan.steps
+    # The gradients' running means, since Adam makes a whole step of a gradient that is rounding alone.
+    for number, part in alone["optimizer"]["state"].items():
+        mean, found = part["exp_avg"], ours["optimizer"]["state"][number]["exp_avg"]
+        assert mean.abs().max() > 0
+        torch.testing.assert_close(found, mean, rtol=0, atol=1e-5 + 1e-3 * mean.abs().max().item())
+    differences = torch.cat(
+        [(ours["averaged"][key] - alone["averaged"][key]).flatten() for key in alone["averaged"]]
+    )
+    assert differences.abs().mean() < 1e-5
+    assert equal(ours["averaged"], unet.train_unet(tmp_path, silent, CPU, plan).state_dict())
+
+
+def test_what_a_step_draws_depends_on_seed_and_step_alone():
+    def draw(seed, step):
+        return torch.rand(4, generator=generator(seed, step)).tolist()
+
+    torch.manual_seed(3)
+    first = draw(1, 7)
+    torch.manual_seed(4)
+    assert first == draw(1, 7)
+    assert len({tuple(draw(seed, step)) for seed in range(6) for step in range(50)}) == 300
+
+
+def test_the_rate_warms_up_and_ends_at_zero():
+    plan = Plan(steps=100, batch_size=1, learning_rate=1.0, warmup=10)
+    rates = [plan.rate(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert max(rates) == rates[9] == pytest.approx(1.0) and 0 < rates[-1] < 1e-3
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_training_makes_a_loss_fall(tmp_path):
+    model = torch.nn.Linear(4, 1)
+    inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    target, losses = inputs @ torch.tensor([[1.0], [-2.0], [0.5], [0.0]]), []
+
+    def loss_of(step, random):
+        rows = torch.randint(64, (16,), generator=random)
+        loss = (model(inputs[rows]) - target[rows]).square().mean()
+        losses.append(loss.item())
+        return loss
+
+    raise_model("x", model, loss_of, Plan(200, 16, 5e-2, warmup=5), tmp_path / "x.pt", silent, CPU)
+    assert losses[-1] < 0.05 * losses[0]
+    assert (tmp_path / "x.log").read_text().count("step") == 4
+
+
+def test_a_stream_of_scenes_is_a_function_of_its_number(tmp_path):
+    first = np.array(pictures.pictures(tmp_path / "a", 6, 3, silent))
+    assert np.array_equal(first, pictures.pictures(tmp_path / "b", 6, 3, silent))
+    assert np.array_equal(first[:4], pictures.pictures(tmp_path / "b", 4, 3, silent))
+    assert not np.array_equal(first, pictures.pictures(tmp_path / "b", 6, 4, silent))
+    assert np.array_equal(first[5], render(pictures.scene_of(5, 3)))
+    assert {pictures.scene_of(index, 3).meaning.type for index in range(18)} == set(TYPES)
+
+
+# --- folders ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folders(raised, tmp_path_factory):
+    models, made = Models(tmp_path_factory.mktemp("models")), copy.deepcopy(raised[1])  # writing rounds them
+    world.write_base(models.base, made["vae"], *made["clip"], *made["unet"])
+    world.write_clip(models.clip, *made["clip"])
+    world.write_llm(models.llm, *made["llm"])
+    world.write_cards(models)
+    return models
+
+
+def test_the_folders_are_standard_ones(folders, raised):
+    """Loaded by the libraries themselves, the weights are those that were raised, in half precision."""
+    from diffusers import StableDiffusionPipeline
+    from transformers import AutoTokenizer, CLIPModel, LlamaForCausalLM
+
+    made = raised[1]
+    folders.check()
+    pipeline = StableDiffusionPipeline.from_pretrained(folders.base)
+    found = {
+        "vae": (pipeline.vae, made["vae"]),
+        "unet": (pipeline.unet, made["unet"][0]),
+        "text encoder": (pipeline.text_encoder, made["clip"][0].text_model),
+        "clip": (CLIPModel.from_pretrained(folders.clip), made["clip"][0]),
+        "llm": (LlamaForCausalLM.from_pretrained(folders.llm), made["llm"][0]),
+    }
+    for name, (loaded, ours) in found.items():
+        theirs = {key.removeprefix("text_model."): value for key, value in loaded.state_dict().items()}
+        mine = {key.removeprefix("text_model."): value for key, value in ours.state_dict().items()}
+        assert theirs.keys() == mine.keys(), name
+        for key, value in mine.items():
+            torch.testing.assert_close(theirs[key].float(), value.half().float(), rtol=0, atol=0, msg=name)
+    assert pipeline.vae.config.scaling_factor == made["vae"].config.scaling_factor != 0.18215
+    text = "a trio of crimson balls, (flat colors:1.1)"
+    for folder, tokenizer in ((folders.clip, made["clip"][1]), (folders.llm, made["llm"][1])):
+        assert AutoTokenizer.from_pretrained(folder)(text).input_ids == tokenizer(text).input_ids
+
+
+def test_the_folders_draw_and_read(folders):
+    pipeline = open_pipeline(folders.base, device="cpu")
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline("one red ball", num_inference_steps=2, output_type="np").images
+    assert picture.shape == (1, 64, 64, 3) and np.isfinite(picture).all()
+    model = ImageTextModel(folders.clip)
+    assert model.image_features([(picture[0] * 255).astype(np.uint8)]).shape[0] == 1
+    for folder in (folders.base, folders.clip, folders.llm):
+        assert "python -m train world --rebuild" in (folder / "README.md").read_text()
+
+
+def test_a_text_has_no_unknown_sign_for_either_tokenizer(raised):
+    text = "A Zebra's 42 q&a {x}?"
+    tokenizer, other = raised[1]["clip"][1], raised[1]["llm"][1]
+    ids = tokenizer(text).input_ids
+    assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.eos_token_id) == 1
+    assert "".join(tokenizer.decode(ids[1:-1]).split()) == "".join(text.lower().split())
+    assert other.unk_token_id not in other(text).input_ids
+    assert other.decode(other(text).input_ids, skip_special_tokens=True).strip() == text
+
+
+def test_an_old_set_of_models_is_replaced_only_by_a_whole_one(tmp_path, monkeypatch):
+    out = tmp_path / "models"
+    out.mkdir()
+    (out / "old").write_text("old")
+
+    def broken(*_):
+        raise Interrupted
+
+    monkeypatch.setattr(llm, "raise_llm", broken)
+    monkeypatch.setattr(vae, "raise_vae", silent)
+    monkeypatch.setattr(clip, "raise_clip", lambda *_: (None, None))
+    with pytest.raises(Interrupted):
+        world.raise_world(tmp_path / "work", out, silent, CPU)
+    assert (out / "old").read_text() == "old"
+    (tmp_path / "fresh").mkdir()
+    (tmp_path / "fresh/new").write_text("new")
+    world._replace(tmp_path / "fresh", out)
+    assert [path.name for path in out.iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "models"]
+
+
+# --- the models of the repository ---------------------------------------------------------------------------
+
+there = pytest.mark.skipif(
+    not (Models().base / "model_index.json").is_file(), reason="small_world/models is not there"
+)
+
+
+@there
+def test_the_models_are_small_half_precision_and_have_cards():
+    from safetensors import safe_open
+
+    files = sorted(Models().root.rglob("*.safetensors"))
+    assert sum(path.stat().st_size for path in files) <= 12e6
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            kinds = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+        assert kinds <= {"F16", "I64"}, path
+    for folder in (Models().base, Models().clip, Models().llm):
+        assert (folder / "README.md").read_text().startswith("---\nlicense: mit")
+
+
+@there
+def test_the_language_model_knows_the_worlds_facts():
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(Models().llm).float().eval()
+    assert llm.facts_known(model, AutoTokenizer.from_pretrained(Models().llm)) >= 0.95
+
+
+@there
+def test_what_the_vae_gives_back_is_judged_right():
+    from small_world.making.pictures import as_images
+
+    model, judge, right = open_pipeline(Models().base, device="cpu").vae, make_judge(), []
+    scenes = [scene for kind in TYPES for scene in some_scenes(kind, 60, "vae")]
+    with torch.no_grad():
+        for start in range(0, len(scenes), 30):
+            part = scenes[start : start + 30]
+            images = as_images(np.stack([render(scene) for scene in part]), CPU)
+            decoded = model.decode(model.encode(images).latent_dist.mean).sample
+            found = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+            for scene, pixels in zip(part, found, strict=True):
+                truth = EvalPrompt("x", scene.meaning.type, "x", truth=to_truth(scene.meaning))
+                right.append(judge.mark(pixels, truth).right)
+    assert np.mean(right) >= 0.99
+
+
+@there
+def test_clip_finds_the_right_caption_among_a_hundred():
+    everything = [meaning for kind in TYPES for meaning in meanings(kind)]
+    chosen = Dice("clip test").shuffled(everything)[:100]
+    model = ImageTextModel(Models().clip)
+    images = model.image_features(
+        [render(place(meaning, Dice("clip test", number))) for number, meaning in enumerate(chosen)]
+    )
+    texts = model.text_features(
+        [caption(meaning, Dice("clip caption", number)) for number, meaning in enumerate(chosen)]
+    )
+    table = np.stack([cosines(images, text.expand(100, -1)) for text in texts], axis=1)
+    assert (table.argmax(1) == np.arange(100)).mean() >= 0.9
