@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from dataclasses import replace
 
@@ -23,16 +22,14 @@ from benchmarks.small_world_arms.plan import GROUPS, Plan, settings_that_count
 from benchmarks.small_world_arms.scores import MEAN
 from benchmarks.small_world_arms.study import Study
 from benchmarks.small_world_arms.training import Workshop, begin_phi1
-from small_world.places import Models
 from sur_core import load_adapter
 from sur_core.bundle import new_adapter
 from sur_core.evaluation import EvaluationStopped, Verdict
 from sur_core.objective import Batch, Objective
 from sur_core.training import Stopped
 from sur_core.training_config import TrainingConfig
-from tests.evaluation_runs import clip_folder
 from tests.small_data import tiny_backend, trainable
-from tests.tiny_models import make_tiny, make_tiny_llm
+from tests.small_world_stand_ins import stand_in_models
 
 TRAINING = {
     "align_steps": 60,
@@ -65,12 +62,8 @@ class OddJudge:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    root = tmp_path_factory.mktemp("models")
-    make_tiny(root / "base")
-    make_tiny_llm(root / "llm", layers=2)
-    shutil.copytree(clip_folder(), root / "clip")
-    return Models(root)
+def models():
+    return stand_in_models()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -17,7 +17,9 @@ from small_world.judge import make_judge
 from small_world.making import clip, llm, loop, pictures, processes, tokenizers, unet, vae, world
 from small_world.making.captions import caption, sample_captions
 from small_world.making.corpus import line
+from small_world.making.kept import digest, kept
 from small_world.making.loop import Plan, generator, raise_model
+from small_world.making.pictures import Pool
 from small_world.places import Models
 from small_world.render import render
 from small_world.scenes import TYPES, meanings, place, to_truth
@@ -25,10 +27,21 @@ from sur_core.evaluation import EvalPrompt, ImageTextModel, cosines, open_pipeli
 from tests.small_world_scenes import some_scenes
 
 CPU = torch.device("cpu")
-COUNT = 32
+SCENES = Pool(stream=1, count=32)
 PLAN = Plan(steps=3, batch_size=4, learning_rate=1e-3, warmup=1, seed=5)
 KINDS = ("vae", "clip", "llm", "unet")
-TRAININGS = {"VAE": "vae", "decoder": "vae", "CLIP": "clip", "LLM": "llm", "UNet": "unet"}
+LESSONS = tuple(
+    unet.Lesson(name, Pool(stream, 32), replace(PLAN, ema=0.9, seed=stream))
+    for stream, name in ((1, "unet"), (2, "unet-binding"))
+)
+TRAININGS = {
+    "VAE": "vae",
+    "decoder": "vae",
+    "CLIP": "clip",
+    "LLM": "llm",
+    "unet": "unet",
+    "unet-binding": "unet",
+}
 
 
 def silent(*_) -> None:
@@ -48,15 +61,14 @@ def again(kind: str, folder, made: dict, plan: Plan = PLAN, report=silent):
     """Raise one model; the UNet for the VAE and CLIP of ``made``, in this process alone."""
     if kind == "vae":
         decoder_plan = replace(plan, seed=6)
-        return vae.raise_vae(folder, report, CPU, plan=plan, decoder_plan=decoder_plan, count=COUNT)
+        return vae.raise_vae(folder, report, CPU, plan=plan, decoder_plan=decoder_plan, scenes=SCENES)
     if kind == "clip":
-        return clip.raise_clip(folder, report, CPU, plan=plan, count=COUNT)
+        return clip.raise_clip(folder, report, CPU, plan=plan, scenes=SCENES)
     if kind == "llm":
         return llm.raise_llm(folder, report, CPU, plan=plan)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unet, "in_processes", lambda count, work, *arguments: None)
-        plan = replace(plan, ema=0.9)
-        return unet.raise_unet(folder, made["vae"], *made["clip"], report, CPU, plan=plan, count=COUNT)
+        return unet.raise_unet(folder, made["vae"], *made["clip"], report, CPU, LESSONS)
 
 
 def weights(made) -> dict[str, torch.Tensor]:
@@ -135,13 +147,20 @@ def test_a_state_of_other_settings_is_refused_in_words(raised):
 
 def test_two_processes_raise_what_one_raises(raised, tmp_path):
     whole, made = raised
-    for name in (unet.LATENTS, unet.HIDDEN, unet.NOTHING):
-        shutil.copy(whole / name, tmp_path / name)
-    plan = replace(PLAN, ema=0.9)
+    (clip_model, tokenizer), lessons = made["clip"], LESSONS[:1]
+    data = [
+        (
+            unet._latents(whole, made["vae"], lesson.scenes, silent, CPU),
+            unet._hidden(whole, clip_model, tokenizer, lesson, silent, CPU),
+        )
+        for lesson in lessons
+    ]
+    nothing = torch.from_numpy(unet._encode(clip_model, tokenizer, [""], CPU))
     # logging.debug is a report that other processes can import.
-    processes.in_processes(2, unet.train_unet, tmp_path, logging.debug, CPU, plan)
+    arguments = tmp_path, logging.debug, CPU, lessons, data, nothing
+    processes.in_processes(2, unet.train_unet, *arguments)
     ours, alone = state_of(tmp_path / "unet.pt"), state_of(whole / "unet.pt")
-    assert ours["done"] == alone["done"] == plan.steps
+    assert ours["done"] == alone["done"] == PLAN.steps
     # The gradients' running means, since Adam makes a whole step of a gradient that is rounding alone.
     for number, part in alone["optimizer"]["state"].items():
         mean, found = part["exp_avg"], ours["optimizer"]["state"][number]["exp_avg"]
@@ -151,7 +170,7 @@ def test_two_processes_raise_what_one_raises(raised, tmp_path):
         [(ours["averaged"][key] - alone["averaged"][key]).flatten() for key in alone["averaged"]]
     )
     assert differences.abs().mean() < 1e-5
-    assert equal(ours["averaged"], unet.train_unet(tmp_path, silent, CPU, plan).state_dict())
+    assert equal(ours["averaged"], unet.train_unet(*arguments).state_dict())
 
 
 def test_what_a_step_draws_depends_on_seed_and_step_alone():
@@ -190,12 +209,82 @@ def test_training_makes_a_loss_fall(tmp_path):
 
 
 def test_a_stream_of_scenes_is_a_function_of_its_number(tmp_path):
-    first = np.array(pictures.pictures(tmp_path / "a", 6, 3, silent))
-    assert np.array_equal(first, pictures.pictures(tmp_path / "b", 6, 3, silent))
-    assert np.array_equal(first[:4], pictures.pictures(tmp_path / "b", 4, 3, silent))
-    assert not np.array_equal(first, pictures.pictures(tmp_path / "b", 6, 4, silent))
-    assert np.array_equal(first[5], render(pictures.scene_of(5, 3)))
-    assert {pictures.scene_of(index, 3).meaning.type for index in range(18)} == set(TYPES)
+    pool = Pool(stream=3, count=6)
+    first = np.array(pool.pictures(tmp_path / "a", silent))
+    assert np.array_equal(first, pool.pictures(tmp_path / "b", silent))
+    assert np.array_equal(first[:4], Pool(3, 4).pictures(tmp_path / "b", silent))
+    assert not np.array_equal(first, Pool(4, 6).pictures(tmp_path / "b", silent))
+    assert np.array_equal(first[5], render(pool.scene(5)))
+
+
+def test_a_pool_has_the_shares_it_says():
+    shares = {"counting": 2, "color": 5, "action": 1}
+    for pool, whole in ((Pool(1, 36), dict(pictures.EVEN)), (Pool(1, 80, shares), shares)):
+        types = [pool.scene(index).meaning.type for index in range(pool.count)]
+        rounds = pool.count // sum(whole.values())
+        assert {type: types.count(type) for type in TYPES} == {k: v * rounds for k, v in whole.items()}
+
+
+def test_a_pools_name_changes_with_what_is_drawn(monkeypatch):
+    pools = Pool(1, 8), Pool(1, 9), Pool(2, 8), Pool(1, 8, {"counting": 1, "color": 1, "action": 1})
+    assert len({pool.name() for pool in pools}) == 4 and pools[0].name() == Pool(1, 8).name()
+    before = pools[0].name()
+    monkeypatch.setattr(pictures, "render", lambda scene: render(scene) ^ 1)
+    assert pools[0].name() != before
+
+
+def test_a_digest_tells_parts_apart():
+    parts = [
+        torch.zeros(2),
+        torch.zeros(1, 2),
+        np.zeros(2, np.int8),
+        {"a": torch.zeros(2)},
+        {"b": torch.zeros(2)},
+        {"a": 1},
+        ["a", 1],
+        0.5,
+        "0.5",
+    ]
+    assert len({digest(part) for part in parts}) == len(parts)
+    assert digest(*parts) == digest(*parts) and digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+def test_what_was_made_of_other_weights_is_not_taken(raised, tmp_path):
+    """A VAE trained further makes other latents: older ones, and a UNet trained on them, are left alone."""
+    whole, made = raised
+    for path in whole.iterdir():
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
+    other = copy.deepcopy(made["vae"])
+    with torch.no_grad():
+        other.encoder.conv_out.bias.add_(0.5)
+    with pytest.raises(ValueError, match=r"unet\.pt.*other settings.*source.*Delete"):
+        again("unet", tmp_path, {**made, "vae": other})
+    (tmp_path / "unet.pt").unlink()
+    with pytest.raises(ValueError, match=r"unet-binding\.pt.*other settings"):
+        again("unet", tmp_path, {**made, "vae": other})
+
+
+def test_an_array_is_made_once_and_whole(tmp_path):
+    path = tmp_path / "folder/array.npy"
+
+    def broken():
+        yield np.ones((2, 3), np.float32)
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        kept(path, broken, (4, 3), np.float32)
+    assert not path.exists()
+    pieces = [np.full((2, 3), value, np.float32) for value in (1, 2)]
+    for parts in (lambda: pieces, broken):
+        assert np.array_equal(kept(path, parts, (4, 3), np.float32), np.concatenate(pieces))
+
+
+@pytest.mark.parametrize(
+    ("cores", "sizes", "expected"), [(1, [64], 1), (6, [64], 4), (6, [64, 48], 4), (3, [9, 6], 3)]
+)
+def test_every_process_has_an_equal_share(cores, sizes, expected, monkeypatch):
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: cores)
+    assert processes.workers(sizes) == expected
 
 
 # --- folders ------------------------------------------------------------------------------------------------
@@ -203,11 +292,13 @@ def test_a_stream_of_scenes_is_a_function_of_its_number(tmp_path):
 
 @pytest.fixture(scope="module")
 def folders(raised, tmp_path_factory):
-    models, made = Models(tmp_path_factory.mktemp("models")), copy.deepcopy(raised[1])  # writing rounds them
+    models, made = Models(tmp_path_factory.mktemp("models")), raised[1]
+    before = {kind: copy.deepcopy(weights(made[kind])) for kind in KINDS}
     world.write_base(models.base, made["vae"], *made["clip"], *made["unet"])
     world.write_clip(models.clip, *made["clip"])
     world.write_llm(models.llm, *made["llm"])
     world.write_cards(models)
+    assert all(equal(weights(made[kind]), before[kind]) for kind in KINDS)  # float16 is for the files alone
     return models
 
 
@@ -278,6 +369,35 @@ def test_an_old_set_of_models_is_replaced_only_by_a_whole_one(tmp_path, monkeypa
     world._replace(tmp_path / "fresh", out)
     assert [path.name for path in out.iterdir()] == ["new"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "models"]
+
+
+def test_models_are_there_whatever_stops_their_replacement(tmp_path, monkeypatch):
+    """Stopped at the copying or at any rename, one whole set is left, and the next build ends well."""
+    for stop in range(4):
+        folder, calls = tmp_path / str(stop), iter(range(10))
+        for name in ("fresh", "models"):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "file").write_text(name)
+
+        def stopping(original, calls=calls, stop=stop):
+            def call(*arguments, **more):
+                if next(calls) == stop:
+                    raise Interrupted
+                return original(*arguments, **more)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.shutil, "copytree", stopping(shutil.copytree))
+            patch.setattr(type(folder), "rename", stopping(type(folder).rename))
+            if stop < 3:
+                with pytest.raises(Interrupted):
+                    world._replace(folder / "fresh", folder / "models")
+                sets = [path for path in folder.iterdir() if path.name != "fresh"]
+                assert any((path / "file").read_text() == "models" for path in sets)
+        world._replace(folder / "fresh", folder / "models")
+        assert (folder / "models/file").read_text() == "fresh"
+        assert sorted(path.name for path in folder.iterdir()) == ["fresh", "models"]
 
 
 # --- the models of the repository ---------------------------------------------------------------------------

@@ -27,7 +27,7 @@ small world of this project, knows nothing outside it and is of no use for real 
 
 def write_cards(models: Models) -> None:
     """Write a README.md into each model's folder."""
-    unet_plan, vae_plan, clip_plan, llm_plan = unet.PLAN, vae.PLAN, clip.PLAN, llm.PLAN
+    lessons = [f"{_plan(lesson.plan)}, {_scenes(lesson.scenes)}" for lesson in unet.LESSONS]
     _card(
         models.base,
         "SURD-Shapes base: a tiny Stable Diffusion",
@@ -35,10 +35,10 @@ def write_cards(models: Models) -> None:
         "of keywords), so that narrative sentences reach it as strangers: the problem the "
         "SUR-adapter is about.",
         {
-            "VAE": f"factor 8, 4 channels, {_plan(vae_plan)}, {vae.PICTURES} rendered scenes; then its "
+            "VAE": f"factor 8, 4 channels, {_plan(vae.PLAN)}, {_scenes(vae.POOL)}; then its "
             f"decoder alone, {_plan(vae.DECODER_PLAN)}, on latents with a little noise",
             "text encoder": "the text tower of the CLIP beside it",
-            "UNet": f"v-prediction, {_plan(unet_plan)}, {unet.UNPROMPTED:.0%} without a prompt",
+            "UNet": f"v-prediction, {unet.UNPROMPTED:.0%} without a prompt; {'; then '.join(lessons)}",
         },
     )
     _card(
@@ -49,9 +49,9 @@ def write_cards(models: Models) -> None:
         "sentence (of any form, the test prompts' too), so that it knows words better than what sentences "
         "mean.",
         {
-            "training": _plan(clip_plan),
+            "training": _plan(clip.PLAN),
             "captions": f"{SENTENCES:.0%} sentences, {LABELS:.0%} labels, the rest lists of keywords",
-            "pictures": f"64 x 64, {vae.PICTURES} rendered scenes",
+            "pictures": f"64 x 64, {_scenes(vae.POOL)}",
         },
     )
     _card(
@@ -59,13 +59,18 @@ def write_cards(models: Models) -> None:
         "SURD-Shapes language model",
         "A LlamaForCausalLM trained on text only: facts about words (what crimson is, how many a trio is, "
         "what color a banana has) and sentences with what they come to. It has never seen a picture.",
-        {"training": f"{_plan(llm_plan)}, {llm.LINES} lines each"},
+        {"training": f"{_plan(llm.PLAN)}, {llm.LINES} lines each"},
     )
 
 
 def _plan(plan) -> str:
     rate = f"peak learning rate {plan.learning_rate}"
     return f"{plan.steps} steps of {plan.batch_size}, {rate}, seed {plan.seed}"
+
+
+def _scenes(pool) -> str:
+    shares = ", ".join(f"{type} {share}" for type, share in pool.shares.items())
+    return f"{pool.count} rendered scenes ({shares} in {sum(pool.shares.values())})"
 
 
 def _card(folder, title: str, text: str, rows: dict[str, str]) -> None:

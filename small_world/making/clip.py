@@ -14,10 +14,11 @@ from sur_core.atomic import atomic_write
 from ..dice import Dice
 from ..scenes import canonical
 from .captions import caption, sample_captions
+from .kept import digest
 from .loop import Plan, raise_model
-from .pictures import as_images, pictures, scene_of
+from .pictures import Pool, as_images
 from .tokenizers import write_clip_tokenizer
-from .vae import PICTURES, STREAM
+from .vae import POOL
 
 PLAN = Plan(steps=1500, batch_size=192, learning_rate=1.5e-3, weight_decay=0.05, seed=2, bf16=True)
 TOKENS = 1000
@@ -29,7 +30,7 @@ def raise_clip(
     report: Callable[[str, int, int], None],
     device: torch.device,
     plan: Plan = PLAN,
-    count: int = PICTURES,
+    scenes: Pool = POOL,
 ):
     """(model, tokenizer) of a trained CLIPModel."""
     from transformers import CLIPTokenizer
@@ -40,18 +41,22 @@ def raise_clip(
     tokenizer = CLIPTokenizer.from_pretrained(where)
     model = new_clip(tokenizer).to(device)
     model.set_attn_implementation("eager")  # for so few tokens and features twice as fast on a CPU
-    pool = pictures(folder, count, STREAM, report)
-    scenes = [scene_of(index, STREAM).meaning for index in range(count)]
+    pool = scenes.pictures(folder, report)
+    meanings = [scenes.scene(index).meaning for index in range(scenes.count)]
 
     def loss_of(step: int, random: torch.Generator) -> torch.Tensor:
         rows = torch.randint(len(pool), (plan.batch_size,), generator=random).sort().values.tolist()
-        texts = [caption(scenes[row], Dice("clip", plan.seed, step, place)) for place, row in enumerate(rows)]
+        texts = [
+            caption(meanings[row], Dice("clip", plan.seed, step, place)) for place, row in enumerate(rows)
+        ]
         words = tokenizer(texts, padding=True, return_tensors="pt").to(device)
         images = as_images(pool[rows], device)
         logits = model(**words, pixel_values=images).logits_per_image.float()
-        return _agreement(logits, [scenes[row] for row in rows])
+        return _agreement(logits, [meanings[row] for row in rows])
 
-    raise_model("CLIP", model, loss_of, plan, folder / "clip.pt", report, device)
+    read = list(sample_captions(64, plan.seed))
+    source = digest(scenes.name(), read, tokenizer(read).input_ids)
+    raise_model("CLIP", model, loss_of, plan, folder / "clip.pt", report, device, source)
     return model, tokenizer
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from .corpus import facts, line
+from .kept import digest
 from .loop import Plan, raise_model
 from .tokenizers import write_llm_tokenizer
 
@@ -37,7 +38,9 @@ def raise_llm(folder: Path, report: Callable[[str, int, int], None], device: tor
         labels = words.input_ids.masked_fill(words.attention_mask == 0, -100)
         return model(input_ids=words.input_ids, attention_mask=words.attention_mask, labels=labels).loss
 
-    raise_model("LLM", model, loss_of, plan, folder / "llm.pt", report, device)
+    read = [line(index, plan.seed) for index in range(64)]
+    source = digest(read, tokenizer(read).input_ids)
+    raise_model("LLM", model, loss_of, plan, folder / "llm.pt", report, device, source)
     return model, tokenizer
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from sur_core.atomic import atomic_write
 
+from .kept import digest
 from .processes import average_gradients, rank
 
 SAVE_EVERY = 60.0  # seconds
@@ -61,21 +62,25 @@ def raise_model(
     state_path: Path,
     report: Callable[[str, int, int], None],
     device: torch.device,
+    source: str = "",
 ) -> None:
     """Train ``model`` in place; what was done before is taken from ``state_path``.
 
     Args:
         loss_of: the loss of a step, given its number and its generator.
+        source: says what the model learns from. With the weights it starts with it ties ``state_path`` to
+            this training.
 
     Raises:
-        ValueError: ``state_path`` is from another plan.
+        ValueError: ``state_path`` is from another plan, another source or another start.
     """
     trained = dict(model.named_parameters())
     optimizer = torch.optim.AdamW(
         trained.values(), plan.learning_rate, (0.9, 0.99), weight_decay=plan.weight_decay, fused=True
     )
     averaged = {key: value.detach().clone() for key, value in trained.items()} if plan.ema else {}
-    start = _resume(state_path, plan, model, optimizer, averaged)
+    settings = {**asdict(plan), "source": source, "start": digest(model.state_dict())}
+    start = _resume(state_path, settings, model, optimizer, averaged)
     state_path.parent.mkdir(parents=True, exist_ok=True)
     model.train()
     saved = time.monotonic()
@@ -97,7 +102,7 @@ def raise_model(
             with open(state_path.with_suffix(".log"), "a", encoding="utf-8") as file:
                 file.write(f"step {step} loss {loss.item():.5f}\n")
         if time.monotonic() - saved > SAVE_EVERY or step + 1 == plan.steps:
-            _save(state_path, plan, model, optimizer, averaged, step + 1)
+            _save(state_path, settings, model, optimizer, averaged, step + 1)
             saved = time.monotonic()
     with torch.no_grad():
         for key, value in averaged.items():
@@ -111,9 +116,9 @@ def _average(averaged: dict, trained: dict, decay: float) -> None:
         torch._foreach_lerp_(list(averaged.values()), [p.detach() for p in trained.values()], 1 - decay)
 
 
-def _save(path: Path, plan: Plan, model, optimizer, averaged, done: int) -> None:
+def _save(path: Path, settings: dict, model, optimizer, averaged, done: int) -> None:
     state = {
-        "plan": asdict(plan),
+        "settings": settings,
         "done": done,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -123,14 +128,19 @@ def _save(path: Path, plan: Plan, model, optimizer, averaged, done: int) -> None
         torch.save(state, file)
 
 
-def _resume(path: Path, plan: Plan, model, optimizer, averaged) -> int:
+def _resume(path: Path, settings: dict, model, optimizer, averaged) -> int:
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["plan"] != asdict(plan):
+    found = state.get("settings", {})
+    other = [
+        f"{key} {found.get(key)!r}, now {value!r}"
+        for key, value in settings.items()
+        if found.get(key) != value
+    ]
+    if other:
         raise ValueError(
-            f"{path}: from a run with other settings ({state['plan']}, now {asdict(plan)}). "
-            "Delete the folder to start anew"
+            f"{path}: from a run with other settings ({'; '.join(other)}). Delete this file to train anew"
         )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])

@@ -2,47 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from sur_core.atomic import atomic_write
-
 from ..dice import Dice
 from ..render import SIZE, render
 from ..scenes import TYPES, Meaning, Scene, meanings, place
+from .kept import digest, kept
 
-SHARES = {"counting": 9, "color": 5, "action": 4}  # counting is the hardest to learn
+EVEN = {"counting": 9, "color": 5, "action": 4}  # by how hard they are to learn at first
 
 
-def scene_of(index: int, seed: int) -> Scene:
-    """Scene number ``index`` of the stream ``seed``; every meaning of its type is equally likely."""
-    dice = Dice("scene", seed, index)
-    turn = index % sum(SHARES.values())
-    for type in TYPES:
-        turn -= SHARES[type]
-        if turn < 0:
-            return place(dice.pick(_MEANINGS[type]), dice)
-    raise AssertionError("the shares cover every turn")
+@dataclass(frozen=True)
+class Pool:
+    """A numbered stream of scenes.
+
+    Attributes:
+        stream: its number; pools of one stream and the same shares have the same scenes.
+        count: how many scenes.
+        shares: how many scenes of each type follow one another.
+    """
+
+    stream: int
+    count: int
+    shares: Mapping[str, int] = field(default_factory=lambda: dict(EVEN))
+
+    def scene(self, index: int) -> Scene:
+        """Scene number ``index``; every meaning of its type is equally likely."""
+        dice = Dice("scene", self.stream, index)
+        turn = index % sum(self.shares.values())
+        for type in TYPES:
+            turn -= self.shares[type]
+            if turn < 0:
+                return place(dice.pick(_MEANINGS[type]), dice)
+        raise AssertionError("the shares cover every turn")
+
+    def name(self) -> str:
+        """A name no other scenes have: also when the way they are placed or drawn changes."""
+        first = [render(self.scene(index)) for index in range(min(64, self.count))]
+        return f"{self.stream}-{self.count}-{digest(dict(self.shares), *first)}"
+
+    def pictures(self, folder: Path, report: Callable[[str, int, int], None]) -> np.ndarray:
+        """All scenes as uint8 [count, 64, 64, 3], mapped from a file in ``folder``."""
+
+        def parts():
+            for start in range(0, self.count, 256):
+                part = range(start, min(start + 256, self.count))
+                yield np.stack([render(self.scene(index)) for index in part])
+                report("scenes", part[-1] + 1, self.count)
+
+        shape = (self.count, SIZE, SIZE, 3)
+        return kept(folder / f"pictures-{self.name()}.npy", parts, shape, np.uint8)
 
 
 _MEANINGS: dict[str, list[Meaning]] = {type: meanings(type) for type in TYPES}
-
-
-def pictures(folder: Path, count: int, seed: int, report: Callable[[str, int, int], None]) -> np.ndarray:
-    """Scenes 0..count - 1 of a stream as uint8 [count, 64, 64, 3], mapped from a file in ``folder``."""
-    path = folder / f"pictures-{seed}-{count}.npy"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        drawn = np.empty((count, SIZE, SIZE, 3), dtype=np.uint8)
-        for index in range(count):
-            drawn[index] = render(scene_of(index, seed))
-            report("scenes", index + 1, count)
-        with atomic_write(path) as file:
-            np.save(file, drawn)
-    return np.load(path, mmap_mode="r")
 
 
 def as_images(pixels: np.ndarray, device: torch.device) -> torch.Tensor:

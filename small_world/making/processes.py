@@ -21,6 +21,12 @@ def in_processes(count: int, work: Callable, *arguments) -> None:
         torch.multiprocessing.spawn(_process, (count, meeting, work, arguments), nprocs=count)
 
 
+def workers(batch_sizes: list[int]) -> int:
+    """How many processes to use: at most one for each core, and so that each batch has equal shares."""
+    cores = os.cpu_count() or 1
+    return max(n for n in range(1, cores + 1) if all(size % n == 0 for size in batch_sizes))
+
+
 def _process(rank: int, count: int, meeting: str, work: Callable, arguments: tuple) -> None:
     torch.set_num_threads(1)
     # The processes are on this machine; without a name, gloo asks the network for one and may not get it.

@@ -19,13 +19,11 @@ def write_clip_tokenizer(folder: Path, sentences: Iterable[str], size: int) -> N
         sentences: what the byte pairs are learnt on; lower case.
         size: tokens in all, the two special ones included. They come last, as in CLIP.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     # CLIP's own way to split, apart from contractions: letters, single digits, runs of other signs.
     pattern = r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-    from tokenizers import Regex
-
     learner.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)
     letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     trainer = trainers.BpeTrainer(
@@ -56,11 +54,10 @@ def write_llm_tokenizer(folder: Path, sentences: Iterable[str], size: int) -> No
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     learner.decoder = decoders.ByteLevel()
-    alphabet = [letter for letter in pre_tokenizers.ByteLevel.alphabet()]
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=[LLM_UNKNOWN, LLM_BOS, LLM_EOS],
-        initial_alphabet=alphabet,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     learner.train_from_iterator(sentences, trainer)

@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from sur_core.atomic import atomic_write
-
 from ..dice import Dice
 from ..prompts import complex_prompt
 from .clip import WIDTH
+from .kept import digest, kept
 from .loop import Plan, raise_model
-from .pictures import as_images, pictures, scene_of
-from .processes import in_processes, mine
-from .vae import PICTURES, STREAM
+from .pictures import Pool, as_images
+from .processes import in_processes, mine, workers
+from .vae import POOL
 
-PLAN = Plan(steps=10_000, batch_size=64, learning_rate=8e-4, warmup=300, ema=0.999, seed=3, bf16=True)
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the UNet learns from, and how.
+
+    Attributes:
+        name: of its file of state, without ending.
+        scenes: what it sees.
+        plan: how it is trained.
+    """
+
+    name: str
+    scenes: Pool
+    plan: Plan
+
+
+# Which color goes with which object is learnt last, as in large models: the second lesson is mostly that.
+LESSONS = (
+    Lesson("unet", POOL, Plan(10_000, 64, 8e-4, warmup=300, ema=0.999, seed=3, bf16=True)),
+    Lesson(
+        "unet-binding",
+        Pool(stream=2, count=36_000, shares={"counting": 4, "color": 10, "action": 2}),
+        Plan(6000, 64, 7e-4, warmup=100, ema=0.999, seed=6, bf16=True),
+    ),
+)
 UNPROMPTED = 0.1  # share of pictures without a prompt, for classifier-free guidance
 TRAIN_STEPS = 1000
-LATENTS, HIDDEN, NOTHING = "latents.npy", "hidden.npy", "nothing.npy"
 
 
 def new_unet():
     from diffusers import UNet2DConditionModel
     from diffusers.models.attention_processor import AttnProcessor
 
-    torch.manual_seed(PLAN.seed)
+    torch.manual_seed(LESSONS[0].plan.seed)
     unet = UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
@@ -70,71 +92,99 @@ def raise_unet(
     tokenizer,
     report: Callable,
     device: torch.device,
-    plan: Plan = PLAN,
-    count: int = PICTURES,
+    lessons: tuple[Lesson, ...] = LESSONS,
 ):
     """(UNet, scheduler): a trained UNet for the latents of ``vae`` and the text tower of ``clip``."""
-    _latents(folder, vae, count, report, device)
-    _hidden(folder, clip, tokenizer, count, report, device)
-    _kept(folder / NOTHING, lambda: [_encode(clip, tokenizer, [""], device)])
+    data = []
+    for lesson in lessons:
+        latents = _latents(folder, vae, lesson.scenes, report, device)
+        data.append((latents, _hidden(folder, clip, tokenizer, lesson, report, device)))
+    nothing = torch.from_numpy(_encode(clip, tokenizer, [""], device))
+    arguments = folder, report, device, lessons, data, nothing
     if device.type == "cpu":
-        in_processes(os.cpu_count() or 1, train_unet, folder, report, device, plan)
+        in_processes(workers([lesson.plan.batch_size for lesson in lessons]), train_unet, *arguments)
     # After the processes nothing is left to train, and this takes what they saved.
-    return train_unet(folder, report, device, plan), new_scheduler()
+    return train_unet(*arguments), new_scheduler()
 
 
-def train_unet(folder: Path, report: Callable, device: torch.device, plan: Plan):
-    """Train on what :func:`raise_unet` has laid down in ``folder``, alone or as one of several processes."""
+def train_unet(
+    folder: Path,
+    report: Callable,
+    device: torch.device,
+    lessons: tuple[Lesson, ...],
+    data: list[tuple[Path, Path]],
+    nothing: torch.Tensor,
+):
+    """Train on latents and hidden states in files, alone or as one of several processes.
+
+    Args:
+        data: for each lesson the files of its latents, float32 [N, 4, 8, 8], and of its prompts' hidden
+            states, float16 [N, 77, D].
+        nothing: hidden state of the empty prompt, [1, 77, D].
+    """
     unet, scheduler = new_unet().to(device), new_scheduler()
-    latents = torch.from_numpy(np.load(folder / LATENTS)).to(device)
-    hidden = np.load(folder / HIDDEN, mmap_mode="r")
-    nothing = torch.from_numpy(np.load(folder / NOTHING)).to(device)
+    nothing = nothing.to(device)
+    for lesson, files in zip(lessons, data, strict=True):
+        latents, hidden = torch.from_numpy(np.load(files[0])).to(device), np.load(files[1], mmap_mode="r")
+        plan = lesson.plan
 
-    def loss_of(step: int, random: torch.Generator) -> torch.Tensor:
-        # Drawn for the whole batch, so that the number of processes changes nothing.
-        rows = torch.randint(len(latents), (plan.batch_size,), generator=random)
-        noise = mine(torch.randn((plan.batch_size, *latents.shape[1:]), generator=random)).to(device)
-        times = mine(torch.randint(TRAIN_STEPS, (plan.batch_size,), generator=random)).to(device)
-        unprompted = mine(torch.rand(plan.batch_size, generator=random) < UNPROMPTED).to(device)
-        rows = mine(rows)
-        clean = latents[rows]
-        words = torch.from_numpy(hidden[rows.numpy()]).to(device).float()
-        words = torch.where(unprompted[:, None, None], nothing, words)
-        noisy = scheduler.add_noise(clean, noise, times)
-        target = scheduler.get_velocity(clean, noise, times)
-        return (unet(noisy, times, words).sample - target).square().mean()
+        def loss_of(step: int, random: torch.Generator, latents=latents, hidden=hidden, plan=plan):
+            # Drawn for the whole batch, so that the number of processes changes nothing.
+            rows = torch.randint(len(latents), (plan.batch_size,), generator=random)
+            noise = mine(torch.randn((plan.batch_size, *latents.shape[1:]), generator=random)).to(device)
+            times = mine(torch.randint(TRAIN_STEPS, (plan.batch_size,), generator=random)).to(device)
+            unprompted = mine(torch.rand(plan.batch_size, generator=random) < UNPROMPTED).to(device)
+            rows = mine(rows)
+            clean = latents[rows]
+            words = torch.from_numpy(hidden[rows.numpy()]).to(device).float()
+            words = torch.where(unprompted[:, None, None], nothing, words)
+            noisy = scheduler.add_noise(clean, noise, times)
+            target = scheduler.get_velocity(clean, noise, times)
+            return (unet(noisy, times, words).sample - target).square().mean()
 
-    raise_model("UNet", unet, loss_of, plan, folder / "unet.pt", report, device)
+        source = digest(files[0].name, files[1].name, nothing)
+        state = folder / f"{lesson.name}.pt"
+        raise_model(lesson.name, unet, loss_of, plan, state, report, device, source)
     return unet
 
 
 @torch.no_grad()
-def _latents(folder: Path, vae, count: int, report: Callable, device: torch.device) -> np.ndarray:
-    """Scaled latents of all pictures, float32 [N, 4, 8, 8]."""
+def _latents(folder: Path, vae, scenes: Pool, report: Callable, device: torch.device) -> Path:
+    """File of the scaled latents of all pictures, float32 [N, 4, 8, 8]."""
 
-    def parts(pool):
+    def parts():
+        pool = scenes.pictures(folder, report)
         for done in range(0, len(pool), 64):
             mean = vae.encode(as_images(pool[done : done + 64], device)).latent_dist.mean
             yield (mean * vae.config.scaling_factor).cpu().numpy()
             report("latents", min(done + 64, len(pool)), len(pool))
 
-    return _kept(folder / LATENTS, lambda: parts(pictures(folder, count, STREAM, report)))
+    made_from = digest(scenes.name(), vae.state_dict(), vae.config.scaling_factor)
+    path = folder / f"latents-{made_from}.npy"
+    kept(path, parts, (scenes.count, 4, 8, 8), np.float32)
+    return path
 
 
-def _hidden(folder: Path, clip, tokenizer, count: int, report: Callable, device: torch.device) -> np.ndarray:
-    """What the text tower says about one complex prompt for each picture, float16 [N, 77, D]."""
+def _hidden(folder: Path, clip, tokenizer, lesson: Lesson, report: Callable, device: torch.device) -> Path:
+    """File of what the text tower says about one complex prompt for each picture, float16 [N, 77, D]."""
+    scenes, seed = lesson.scenes, lesson.plan.seed
+
+    def prompts(numbers: range) -> list[str]:
+        return [
+            complex_prompt(scenes.scene(number).meaning, Dice("unet", seed, number)) for number in numbers
+        ]
 
     def parts():
-        for done in range(0, count, 64):
-            numbers = range(done, min(done + 64, count))
-            texts = [
-                complex_prompt(scene_of(number, STREAM).meaning, Dice("unet", PLAN.seed, number))
-                for number in numbers
-            ]
-            yield _encode(clip, tokenizer, texts, device).astype(np.float16)
-            report("prompts", numbers[-1] + 1, count)
+        for done in range(0, scenes.count, 64):
+            numbers = range(done, min(done + 64, scenes.count))
+            yield _encode(clip, tokenizer, prompts(numbers), device).astype(np.float16)
+            report("prompts", numbers[-1] + 1, scenes.count)
 
-    return _kept(folder / HIDDEN, parts)
+    first = prompts(range(min(64, scenes.count)))
+    made_from = digest(scenes.name(), first, tokenizer(first).input_ids, clip.text_model.state_dict())
+    path = folder / f"hidden-{made_from}.npy"
+    kept(path, parts, (scenes.count, 77, WIDTH), np.float16)
+    return path
 
 
 @torch.no_grad()
@@ -142,11 +192,3 @@ def _encode(clip, tokenizer, texts: list[str], device: torch.device) -> np.ndarr
     """Last hidden state after the final norm, [B, 77, D], as Stable Diffusion reads it."""
     words = tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
     return clip.text_model(input_ids=words.input_ids.to(device)).last_hidden_state.cpu().numpy()
-
-
-def _kept(path: Path, parts: Callable) -> np.ndarray:
-    if not path.exists():
-        found = np.concatenate(list(parts()))
-        with atomic_write(path) as file:
-            np.save(file, found)
-    return np.load(path)

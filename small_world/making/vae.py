@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .kept import digest
 from .loop import Plan, raise_model
-from .pictures import as_images, pictures
+from .pictures import Pool, as_images
 
 PLAN = Plan(steps=2400, batch_size=32, learning_rate=2e-3, weight_decay=0.0, seed=1, bf16=True)
 DECODER_PLAN = Plan(steps=1500, batch_size=32, learning_rate=1e-3, weight_decay=0.0, seed=5, bf16=True)
-PICTURES, STREAM = 36_000, 1
+POOL = Pool(stream=1, count=36_000)
 KL_WEIGHT = 1e-5
 ROUGHNESS = 0.08  # noise on the decoder's latents: what a UNet draws is never quite a picture's latent
 
@@ -39,11 +40,11 @@ def raise_vae(
     device: torch.device,
     plan: Plan = PLAN,
     decoder_plan: Plan = DECODER_PLAN,
-    count: int = PICTURES,
+    scenes: Pool = POOL,
 ):
     """A trained VAE whose ``scaling_factor`` brings its latents to a standard deviation of one."""
     vae = new_vae().to(device)
-    pool = pictures(folder, count, STREAM, report)
+    pool, source = scenes.pictures(folder, report), scenes.name()
 
     def loss_of(step: int, random: torch.Generator) -> torch.Tensor:
         rows = torch.randint(len(pool), (plan.batch_size,), generator=random).sort().values.numpy()
@@ -61,8 +62,12 @@ def raise_vae(
         noise = torch.randn(latents.shape, generator=random).to(device)
         return _error(vae.decode(latents + ROUGHNESS * noise).sample, images)
 
-    raise_model("VAE", vae, loss_of, plan, folder / "vae.pt", report, device)
-    raise_model("decoder", vae.decoder, loss_of_decoder, decoder_plan, folder / "decoder.pt", report, device)
+    raise_model("VAE", vae, loss_of, plan, folder / "vae.pt", report, device, source)
+    # The encoder stays as it is, so the decoder's source is the encoder too.
+    source = digest(source, vae.state_dict())
+    raise_model(
+        "decoder", vae.decoder, loss_of_decoder, decoder_plan, folder / "decoder.pt", report, device, source
+    )
     vae.eval()
     vae.register_to_config(scaling_factor=round(1 / _spread(vae, pool[:2048], device), 5))
     return vae

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -55,34 +56,42 @@ def write_base(folder: Path, vae, clip, tokenizer, unet, scheduler) -> None:
         # Since transformers 5 the tower's own keys carry no prefix.
         state = {key.removeprefix("text_model."): value for key, value in state.items()}
     text_encoder.load_state_dict(state)
-    pipeline = StableDiffusionPipeline(
-        vae, text_encoder, tokenizer, unet, scheduler, None, None, requires_safety_checker=False
-    )
-    pipeline.to(torch.float16).save_pretrained(folder)
-    pipeline.to(torch.float32)
+    parts = _half(vae), text_encoder.half(), tokenizer, _half(unet), scheduler
+    StableDiffusionPipeline(*parts, None, None, requires_safety_checker=False).save_pretrained(folder)
 
 
 def write_clip(folder: Path, clip, tokenizer) -> None:
     from .clip import write_image_processor
 
-    clip.half().save_pretrained(folder)
-    clip.float()
+    _half(clip).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_image_processor(folder)
 
 
 def write_llm(folder: Path, llm, tokenizer) -> None:
-    llm.half().save_pretrained(folder)
-    llm.float()
+    _half(llm).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
+def _half(model):
+    """A copy in float16: the caller's model stays as exact as it is."""
+    return copy.deepcopy(model).half()
+
+
 def _replace(fresh: Path, out: Path) -> None:
-    """Put the finished folder in the place of the old one."""
+    """Put the finished folder in the place of the old one.
+
+    All copying is done beside ``out``; between the two renames at the end only names change. Whatever stops
+    this, one whole set is there, as ``out`` or under the name it had beside it.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
-    old = out.with_name(f".old-{out.name}")
-    shutil.rmtree(old, ignore_errors=True)
+    new, old = out.with_name(f".new-{out.name}"), out.with_name(f".old-{out.name}")
+    if old.exists() and not out.exists():
+        old.rename(out)  # stopped between the renames, the last time
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(fresh, new)
     if out.exists():
         out.rename(old)
-    shutil.copytree(fresh, out)
+    new.rename(out)
     shutil.rmtree(old, ignore_errors=True)
