@@ -8,8 +8,9 @@ takes hours on a CPU. Stop it at any time: the same command goes on, with what w
 
     main      base and SUR by type                     terms     LLM and complex-prompt terms on and off
     quality   KID, CLIP Score, cosine                  start     phi_1 at zero, normal random, Kaiming
-    eta       strengths of the default adapters        stages    align only, full only, both: equal compute
-    layers    layer of the language model              authors   the authors' code against their paper
+    eta       strengths of main's adapters             stages    align only, full only, both: equal compute
+    value     Eq. 6 as in the paper, and extended      authors   the authors' code against their paper
+    layers    layer of the language model
 
 The last line is one JSON object with all figures.
 """

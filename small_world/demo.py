@@ -18,7 +18,7 @@ from pathlib import Path
 from sur_core.atomic import atomic_write
 from sur_core.evaluation import load_prompts
 
-from .dataset import ROWS, Report, write_reference, write_surd
+from .dataset import Report, write_reference, write_surd
 from .places import DEMO_CONFIG, JUDGE, PROMPT_SETS, Models
 
 STATE = "demo.json"
@@ -52,13 +52,13 @@ class DemoSettings:
     models: Models = field(default_factory=Models)
     prompts: Path = PROMPT_SETS["paper"]
     seed: int = 0
-    rows: int = ROWS
+    rows: int = 4000
     seeds: int = 10
     eta: float = 1.0
     etas: tuple[float, ...] = (0.25, 0.5, 0.75)
-    eta_seeds: int = 3
-    steps: int = 20
-    guidance: float = 5.0
+    eta_seeds: int = 2
+    steps: int = 12
+    guidance: float = 2.0
     batch_size: int = 64
     references: int = 10
     fit: tuple[str, ...] = ()

@@ -43,6 +43,7 @@ class Models:
         marks = (self.base / "model_index.json", self.clip / "config.json", self.llm / "config.json")
         if missing := [str(mark) for mark in marks if not mark.is_file()]:
             raise FileNotFoundError(
-                f"{self.root}: a model of the small world is missing: no {', '.join(missing)}. They are "
-                "part of the repository; 'python -m train world --rebuild' makes them anew"
+                f"{self.root}: a model of the small world is missing: no {', '.join(missing)}. They are part "
+                "of the repository, but not of the pack that ComfyUI's registry installs: clone the "
+                "repository, or make them anew with 'python -m train world --rebuild'"
             )

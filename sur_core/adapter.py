@@ -5,7 +5,10 @@
     att  = softmax(Q K^T / sqrt(d))  Eq. 4, d = feature width
     V    = x                         left untouched on purpose, so the prompt's own meaning is not disturbed
     V'   = att V
-    c_LLM = g(V' + V + h1(V' + V))   Eq. 6, g = phi_1 starts at zero
+    c_LLM = g(R + h1(R)), R = V' + V  Eq. 6, g = phi_1 starts at zero
+
+An extension of this project, off unless asked for: R = V' + V + p(Q). In the paper what h3 makes of a prompt
+decides only where each token looks; with p it is also part of what is said. It helps where features are few.
 
 ``x`` is what the text encoder says about a prompt: [B, T, D], T tokens of D features.
 """
@@ -37,6 +40,7 @@ class SURAdapterConfig:
         token_mixing: ``"tokens"`` is the paper: h3 attends over the tokens of a prompt. ``"none"`` shows h3
             each token alone, which is how the authors' released encoder treats a single prompt.
         query_projection: a linear layer between h3 and Eq. 4. The paper has none; the authors' files do.
+        query_in_value: Eq. 6 also reads the query, through a linear layer. An extension; the paper has none.
     """
 
     width: int
@@ -46,6 +50,7 @@ class SURAdapterConfig:
     dropout: float = 0.1
     token_mixing: str = "tokens"
     query_projection: bool = False
+    query_in_value: bool = False
 
     def __post_init__(self):
         for name, low, high in (
@@ -67,10 +72,10 @@ class SURAdapterConfig:
             raise ValueError(
                 f"adapter config: token_mixing must be one of {TOKEN_MIXINGS}, found {self.token_mixing!r}"
             )
-        if type(self.query_projection) is not bool:
-            raise ValueError(
-                f"adapter config: query_projection must be true or false, found {self.query_projection!r}"
-            )
+        for name in ("query_projection", "query_in_value"):
+            if type(getattr(self, name)) is not bool:
+                found = getattr(self, name)
+                raise ValueError(f"adapter config: {name} must be true or false, found {found!r}")
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -107,8 +112,8 @@ class SUROutput(NamedTuple):
 class SURAdapter(nn.Module):
     """One tower: g_Ada(.; phi_2) and g(.; phi_1) of the paper for one text encoder.
 
-    Parameters are named after the paper: ``h1``, ``h2``, ``h3``, ``g`` (and ``query`` where the config asks
-    for it).
+    Parameters are named after the paper: ``h1``, ``h2``, ``h3``, ``g`` (and ``query``, ``p`` where the config
+    asks for them).
     """
 
     def __init__(self, config: SURAdapterConfig):
@@ -129,6 +134,8 @@ class SURAdapter(nn.Module):
         self.g = nn.Linear(width, width)
         nn.init.zeros_(self.g.weight)
         nn.init.zeros_(self.g.bias)
+        # Last, so that all other weights start as they do without it.
+        self.p = nn.Linear(width, width) if config.query_in_value else None
 
     def forward(
         self, hidden: torch.Tensor, mix_batch: bool = False, dropout: CountedDropout | None = None
@@ -150,6 +157,8 @@ class SURAdapter(nn.Module):
         scores = query @ key.transpose(-1, -2) / math.sqrt(hidden.shape[-1])
         attention = scores.softmax(dim=-1)  # Eq. 4
         residual = attention @ hidden + hidden  # V' + V
+        if self.p is not None:
+            residual = residual + self.p(query)
         c_llm = self.g(residual + self.h1(residual))  # Eq. 6
         return SUROutput(query, attention, c_llm)
 

@@ -172,6 +172,7 @@ class Passport:
             lines.append(
                 f"tower {name}: {config.width} wide, {config.depth} layers, {config.heads} heads, "
                 f"feed-forward {config.feedforward}, token mixing {config.token_mixing}"
+                f"{', query in value' if config.query_in_value else ''}"
             )
         lines += [f"parent: {parent['name']} x {parent['weight']:.4g}" for parent in self.parents]
         lines += [f"note: {warning}" for warning in self.warnings]

@@ -13,11 +13,13 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from .adapter import TOKEN_MIXINGS
+from .adapter import TOKEN_MIXINGS, SURAdapterConfig
 from .atomic import atomic_write
 from .losses import CP_LOSSES, KL_DIRECTIONS
 
 STAGES = ("align", "full")
+ARCHITECTURE = tuple(field.name for field in fields(SURAdapterConfig) if field.name != "width")
+"""Settings that say how an adapter is built; named as in :class:`SURAdapterConfig`."""
 
 
 def _option(default, help: str, section: str, choices: tuple = (), free: bool = False):
@@ -92,6 +94,8 @@ class TrainingConfig:
     dropout: float = _option(0.1, "dropout in h3", "adapter")
     token_mixing: str = _option("tokens", "what h3 attends over", "adapter", TOKEN_MIXINGS)
     query_projection: bool = _option(False, "a linear layer after h3, as in the authors' files", "adapter")
+    query_in_value: bool = _option(
+        False, "Eq. 6 also reads the query (an extension; helps where features are few)", "adapter")
     init_from: str = _option("", "adapter file to start from", "adapter")
 
     align_steps: int = _option(0, "steps of stage align: Eq. 5 and 9 only, no images", "training")

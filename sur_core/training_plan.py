@@ -18,7 +18,7 @@ from .bundle import new_adapter
 from .feed import Feed
 from .objective import Batch, Objective
 from .randomness import CountedDropout
-from .training_config import STAGES, TrainingConfig
+from .training_config import ARCHITECTURE, STAGES, TrainingConfig
 from .training_data import CacheBuilder, TrainingData
 
 _BYTES = {"no": 4, "fp32": 4, "fp16": 2, "bf16": 2}
@@ -264,5 +264,5 @@ class _AttentionProducts(torch.autograd.Function):
 
 
 def _meta_adapter(config: TrainingConfig, backend: Backend):
-    names = ("depth", "heads", "feedforward", "dropout", "token_mixing", "query_projection")
-    return new_adapter(dict(backend.widths), **{name: getattr(config, name) for name in names}).to("meta")
+    architecture = {name: getattr(config, name) for name in ARCHITECTURE}
+    return new_adapter(dict(backend.widths), **architecture).to("meta")

@@ -12,7 +12,7 @@ from .checkpoint import load_adapter
 from .errors import AdapterMismatchError
 from .families import family_words
 from .passport import Passport
-from .training_config import TrainingConfig
+from .training_config import ARCHITECTURE, TrainingConfig
 from .training_data import TrainingData
 
 
@@ -23,10 +23,7 @@ def first_adapter(config: TrainingConfig, data: TrainingData, backend: Backend) 
         AdapterFileError, AdapterMismatchError: ``init_from`` is unusable or of another base model.
     """
     described = passport_fields(config, data, backend)
-    architecture = {
-        name: getattr(config, name)
-        for name in ("depth", "heads", "feedforward", "dropout", "token_mixing", "query_projection")
-    }
+    architecture = {name: getattr(config, name) for name in ARCHITECTURE}
     if not config.init_from:
         return new_adapter(backend.widths, config.seed, described, **architecture)
     given = load_adapter(config.init_from)
@@ -40,8 +37,8 @@ def first_adapter(config: TrainingConfig, data: TrainingData, backend: Backend) 
         if tower != wanted:
             raise AdapterMismatchError(
                 f"{config.init_from}: its tower {name} is {tower.to_dict()}, the settings say "
-                f"{wanted.to_dict()}. Set depth, heads, feedforward, dropout, token_mixing and "
-                "query_projection as in the file"
+                f"{wanted.to_dict()}. Set {', '.join(ARCHITECTURE)} as "
+                "in the file"
             )
     adapter = SURAdapterBundle(Passport(**{"towers": given.passport.towers, **described}), config.init_from)
     adapter.load_state_dict(given.state_dict())

@@ -51,14 +51,17 @@ def equations(x, weights, config):
     key = linear(x, weights, "h2")
     attention = (query @ key.T / x.shape[-1] ** 0.5).softmax(-1)
     value = attention @ x + x
+    if config.query_in_value:
+        value = value + linear(query, weights, "p")
     h1 = linear(linear(value, weights, "h1.0").relu(), weights, "h1.2")
     return query, attention, linear(value + h1, weights, "g")
 
 
 @pytest.mark.parametrize("mixing", ["tokens", "none"])
 @pytest.mark.parametrize("projection", [False, True])
-def test_forward_is_equations_4_and_6(mixing, projection):
-    tower = tiny(token_mixing=mixing, query_projection=projection)
+@pytest.mark.parametrize("in_value", [False, True])
+def test_forward_is_equations_4_and_6(mixing, projection, in_value):
+    tower = tiny(token_mixing=mixing, query_projection=projection, query_in_value=in_value)
     batch = embeddings(3, 11, 32).double()
     output = tower(batch)
     for sample in range(3):
@@ -114,13 +117,20 @@ def test_tokens_alone_are_the_same_in_training_and_evaluation():
 
 
 def test_every_parameter_is_trained():
-    tower = tiny(query_projection=True).train()
+    tower = tiny(query_projection=True, query_in_value=True).train()
     tower(embeddings(2, 7, 32).double()).c_llm.square().sum().backward()
     # Keys' bias moves all scores of a row alike, so the softmax cannot see it; nothing can train it.
     blind = {"h2.bias"}
     for name, parameter in tower.named_parameters():
         if name not in blind and not name.endswith("in_proj_bias"):
             assert parameter.grad.abs().max() > 1e-9, name
+
+
+def test_the_extension_leaves_the_other_weights_and_a_fresh_adapters_silence_alone():
+    plain, extended = (new_adapter("sd1", seed=1, query_in_value=on).towers["clip_l"] for on in (False, True))
+    for name, weight in plain.state_dict().items():
+        assert torch.equal(weight, extended.state_dict()[name]), name
+    assert not extended(embeddings(1, 77, 768)).c_llm.any()
 
 
 def test_layers_start_different():
@@ -141,7 +151,7 @@ def test_a_new_adapter_is_reproducible_and_leaves_the_random_state_alone():
 def test_defaults_are_the_papers():
     config = SURAdapterConfig(width=768)
     assert (config.depth, config.heads, config.feedforward) == (2, 8, 2048)
-    assert (config.token_mixing, config.query_projection) == ("tokens", False)
+    assert (config.token_mixing, config.query_projection, config.query_in_value) == ("tokens", False, False)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +168,7 @@ def test_defaults_are_the_papers():
         ({"dropout": float("nan")}, "dropout"),
         ({"token_mixing": "batch"}, "token_mixing"),
         ({"query_projection": 1}, "query_projection"),
+        ({"query_in_value": "yes"}, "query_in_value"),
         ({"colour": "red"}, "colour"),
     ],
 )

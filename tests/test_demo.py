@@ -78,7 +78,7 @@ def test_the_arms_are_base_complex_and_sur_and_the_test_is_drawn_as_said(finishe
     arms = [(arm["text"], arm["adapter"] is not None, arm["eta"]) for arm in results["arms"]]
     assert arms == [("simple", False, 0.0), ("complex", False, 0.0), ("simple", True, 1.0)]
     assert len(results["pictures"]) == 3 * 6 * 2
-    assert (results["settings"]["steps"], results["settings"]["guidance_scale"]) == (2, 5.0)
+    assert (results["settings"]["steps"], results["settings"]["guidance_scale"]) == (2, 2.0)
     assert results["kids"] and results["clip_scores"]
 
 

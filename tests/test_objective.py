@@ -254,6 +254,7 @@ def in_double(family, samples=(0, 1, 2), dropout=0.2, edge=8, **architecture):
         ("sd1", {"token_mixing": "none", "query_projection": True}, {"mask_padding": True, "snr_gamma": 5.0}),
         ("sd2", {}, {"kl_direction": "authors", "temperature": 2.0, "cp_loss": "kl"}),
         ("sdxl", {"depth": 1}, {"cp_loss": "mse"}),
+        ("sd1", {"query_in_value": True}, {}),
     ],
 )
 def test_the_gradient_is_the_slope_of_the_loss(family, architecture, settings):

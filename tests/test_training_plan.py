@@ -159,6 +159,7 @@ def test_attention_maps_and_weights_are_no_activations():
         {"lambda_llm": 0.0, "lambda_cp": 0.0},
         {"snr_gamma": 5.0, "mask_padding": True, "cp_loss": "kl+mse"},
         {"token_mixing": "none", "query_projection": True},
+        {"query_in_value": True},
     ],
 )
 @pytest.mark.parametrize("family", ["sd2", "sdxl"])

@@ -20,10 +20,19 @@ from small_world.making.corpus import line
 from small_world.making.kept import digest, kept
 from small_world.making.loop import Plan, generator, raise_model
 from small_world.making.pictures import Pool
-from small_world.places import Models
+from small_world.places import PROMPT_SETS, Models
 from small_world.render import render
 from small_world.scenes import TYPES, meanings, place, to_truth
-from sur_core.evaluation import EvalPrompt, ImageTextModel, cosines, open_pipeline
+from sur_core.evaluation import (
+    Arm,
+    EvalPrompt,
+    EvaluationSettings,
+    ImageTextModel,
+    cosines,
+    evaluate,
+    load_prompts,
+    open_pipeline,
+)
 from tests.small_world_scenes import some_scenes
 
 CPU = torch.device("cpu")
@@ -113,6 +122,15 @@ def test_an_interrupted_model_becomes_the_same_to_the_bit(
         again(kind, tmp_path, made, report=stop)
     assert state_of(tmp_path / f"{training.lower()}.pt")["done"] == stop_after
     assert equal(weights(again(kind, tmp_path, made)), weights(made[kind]))
+
+
+def test_what_is_drawn_from_the_vaes_posterior_is_its_mean_but_for_little(raised):
+    """Training programs draw latents from the posterior; the UNet was raised on its means."""
+    images = pictures.as_images(SCENES.pictures(raised[0], silent)[:8], CPU)
+    with torch.no_grad():
+        posterior = raised[1]["vae"].encode(images).latent_dist
+    assert torch.allclose(posterior.std, torch.tensor(vae.POSTERIOR))
+    assert posterior.mean.std() > 0 and posterior.mean[0].ne(posterior.mean[1]).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -329,6 +347,19 @@ def test_the_folders_are_standard_ones(folders, raised):
         assert AutoTokenizer.from_pretrained(folder)(text).input_ids == tokenizer(text).input_ids
 
 
+def test_the_folders_have_what_transformers_4_reads(folders, raised):
+    """Older names of weights, and vocabularies in two files; a test in ComfyUI's environment reads them."""
+    from safetensors import safe_open
+    from transformers import CLIPTokenizer
+
+    with safe_open(folders.base / "text_encoder/model.safetensors", "pt") as file:
+        assert all(key.startswith("text_model.") for key in file.keys())  # noqa: SIM118
+    text = "a trio of crimson balls, (flat colors:1.1)"
+    for folder in (folders.base / "tokenizer", folders.clip):
+        paths = str(folder / "vocab.json"), str(folder / "merges.txt")
+        assert CLIPTokenizer(*paths)(text).input_ids == raised[1]["clip"][1](text).input_ids
+
+
 def test_the_folders_draw_and_read(folders):
     pipeline = open_pipeline(folders.base, device="cpu")
     pipeline.set_progress_bar_config(disable=True)
@@ -460,3 +491,14 @@ def test_clip_finds_the_right_caption_among_a_hundred():
     )
     table = np.stack([cosines(images, text.expand(100, -1)) for text in texts], axis=1)
     assert (table.argmax(1) == np.arange(100)).mean() >= 0.9
+
+
+@there
+def test_the_base_draws_what_complex_prompts_say_and_plain_ones_far_less(tmp_path):
+    """One picture of each of the paper's prompts; the benchmark has the figures, with their spread."""
+    prompts = load_prompts(PROMPT_SETS["paper"])
+    settings = EvaluationSettings(tmp_path, seeds=(0,), steps=12, guidance_scale=2.0, batch_size=45)
+    arms = [Arm("simple"), Arm("complex", text="complex")]
+    found = evaluate(settings, Models().base, prompts, arms, judge=make_judge())
+    assert found.accuracy("complex").share >= 0.8
+    assert found.accuracy("simple").share <= 0.55

@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from small_world.dataset import write_surd
+from small_world.places import Models
 from sur_core.knowledge import import_authors_vectors
 from sur_core.surd import open_surd
 from tests.tiny_models import WORDS, make_tiny
+from train.__main__ import main
 
 KNOWLEDGE_WIDTH = 24
 
@@ -60,6 +63,28 @@ def make_run(folder: Path, family: str = "sd1", pictures: int = 24, **model) -> 
         "validation_share": 0.15,
         "learning_rate": 1e-3,
         "dataloader_num_workers": 2,
+    }
+
+
+def make_small_world_run(folder: Path, rows: int) -> dict:
+    """As :func:`make_run`, where words mean something: the small world's base model, pictures, prompts, and
+    what its language model makes of them.
+    """
+    data, vectors, models = write_surd(folder / "data", rows), folder / "vectors.safetensors", Models()
+    models.check()
+    assert main(["vectors", str(data), str(vectors), "--llm", str(models.llm)]) == 0
+    return {
+        "pretrained_model_name_or_path": models.base,
+        "data": data,
+        "vectors": vectors,
+        "output_dir": folder / "run",
+        "device": "cpu",
+        "feedforward": 128,
+        "heads": 4,
+        "train_batch_size": 8,
+        "validation_share": 0.15,
+        "learning_rate": 2e-3,
+        "dataloader_num_workers": 1,
     }
 
 

@@ -36,7 +36,23 @@ class TrainedArm:
 
 
 DEFAULT = TrainedArm("default")
+
+
+def shown(plan: Plan) -> TrainedArm:
+    """The adapter of the groups that show what the method can do."""
+    return TrainedArm("long", plan.long) if plan.long else DEFAULT
+
+
 Rows = dict[str, TrainedArm]
+
+
+def value(plan: Plan, costs: Costs, count: int) -> Rows:
+    plain = {"query_in_value": False}
+    rows = {"with the query (default)": DEFAULT, "as in the paper": TrainedArm("paper value", plain)}
+    if plan.long:
+        rows["with the query, trained longer"] = shown(plan)
+        rows["as in the paper, trained longer"] = TrainedArm("long paper value", {**plan.long, **plain})
+    return rows
 
 
 def layers(plan: Plan, costs: Costs, count: int) -> Rows:
@@ -74,7 +90,7 @@ def stages(plan: Plan, costs: Costs, count: int) -> Rows:
 def authors(plan: Plan, costs: Costs, count: int) -> Rows:
     alone, turned = {"token_mixing": "none"}, {"kl_direction": "authors"}
     return {
-        "the paper's mathematics (default)": DEFAULT,
+        "the paper's training step (default)": DEFAULT,
         "gradient of Eq. 8 cut": TrainedArm("gradient cut", cut=True),
         "h3 attends over the batch": TrainedArm("batch mixed", alone, mix=True),
         "Eq. 5 reversed": TrainedArm("KL reversed", turned),
@@ -82,4 +98,11 @@ def authors(plan: Plan, costs: Costs, count: int) -> Rows:
     }
 
 
-ABLATIONS = {"layers": layers, "terms": terms, "start": start, "stages": stages, "authors": authors}
+ABLATIONS = {
+    "value": value,
+    "layers": layers,
+    "terms": terms,
+    "start": start,
+    "stages": stages,
+    "authors": authors,
+}

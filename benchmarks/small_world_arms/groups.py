@@ -20,7 +20,7 @@ from sur_core.evaluation.drawing import read_picture
 from sur_core.evaluation.text import PromptEncoder, Request
 from sur_core.training_log import read_log
 
-from .arms import ABLATIONS, DEFAULT, TrainedArm
+from .arms import ABLATIONS, DEFAULT, TrainedArm, shown
 from .costs import Costs
 from .gallery import Gallery
 from .plan import Plan
@@ -53,13 +53,13 @@ class Bench:
 
 def needed(name: str, plan: Plan, costs: Costs, layers: int) -> list[TrainedArm]:
     """The adapters that a group compares."""
-    return list(ABLATIONS[name](plan, costs, layers).values()) if name in ABLATIONS else [DEFAULT]
+    return list(ABLATIONS[name](plan, costs, layers).values()) if name in ABLATIONS else [shown(plan)]
 
 
 def main(bench: Bench) -> dict:
     """Base and SUR on the larger test and on the paper's prompts."""
     plan = bench.plan
-    trained = {SUR: bench.arms(DEFAULT, SUR)}
+    trained = {SUR: bench.arms(shown(plan), SUR)}
     _, paper = _measure(bench, plan.prompts(plan.paper), trained, plan.paper_noises)
     prompts = plan.prompts(plan.large)
     found, rows = _measure(bench, prompts, trained, plan.main_noises)
@@ -84,16 +84,16 @@ def quality(bench: Bench) -> dict:
     """KID and CLIP on the larger test."""
     plan = bench.plan
     prompts = plan.prompts(plan.large)
-    trained = {SUR: bench.arms(DEFAULT, SUR)}
+    trained = {SUR: bench.arms(shown(plan), SUR)}
     _, rows = _measure(bench, prompts, trained, plan.main_noises)
     references = len(prompts) * plan.references
     return {"rows": rows, "prompts": len(prompts), "noises": plan.main_noises, "references": references}
 
 
 def eta(bench: Bench) -> dict:
-    """The default adapters at every strength; at 0 they must change nothing."""
+    """The adapters of group main at every strength; at 0 they must change nothing."""
     plan = bench.plan
-    trained = {f"eta {eta:g}": bench.arms(DEFAULT, f"eta {eta:g}", eta) for eta in plan.etas}
+    trained = {f"eta {eta:g}": bench.arms(shown(plan), f"eta {eta:g}", eta) for eta in plan.etas}
     prompts = plan.prompts(plan.large)
     found, rows = _measure(bench, prompts, trained, plan.ablation_noises)
     result = {"rows": rows, "prompts": len(prompts), "noises": plan.ablation_noises}

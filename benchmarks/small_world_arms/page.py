@@ -23,6 +23,7 @@ from .tables import (
 
 AIM_POINTS, AIM_GAP = 25.0, 0.6
 _TITLES = {
+    "value": ("What Eq. 6 reads: the extension query_in_value", "Eq. 6"),
     "layers": ("Layer of the language model (paper: Table 4)", "vectors from"),
     "terms": ("LLM and complex-prompt terms (paper: Table 5)", "terms"),
     "start": ("Start of phi_1 (paper: Fig. 6)", "phi_1"),
@@ -175,7 +176,8 @@ def _quality(found: dict) -> list[str]:
 def _eta(found: dict) -> list[str]:
     parts = [
         "## Strength eta",
-        f"{_seeds(found)} The default adapters at other strengths than their training's; {_size(found)}.",
+        f"{_seeds(found)} The adapters of the first table at other strengths than their training's; "
+        f"{_size(found)}.",
     ]
     if zero := found.get("zero"):
         same = not (zero["differing_pictures"] or zero["differing_embeddings"])
@@ -242,6 +244,13 @@ def _size(found: dict) -> str:
 # --- how ----------------------------------------------------------------------------------------------------
 
 
+def _long(settings: dict) -> str:
+    if not settings:
+        return ""
+    words = ", ".join(f"{name} {value:,}" for name, value in settings.items())
+    return f"the adapters of the groups main, quality and eta are trained longer ({words}); "
+
+
 def _how(figures: dict) -> list[str]:
     about, seconds = figures["about"], figures["seconds"]
     training, versions = about["training"], about["versions"]
@@ -258,6 +267,7 @@ def _how(figures: dict) -> list[str]:
         "## What was run",
         f"SURD-Shapes, {about['rows']:,} training triplets a seed; {training['train_batch_size']} a step, "
         f"{training['align_steps']:,} align and {training['full_steps']:,} full steps, eta {about['eta']:g}; "
+        f"{_long(about['long'])}"
         "all other settings as in `small_world/demo.toml`. Drawing: "
         f"{about['drawing_steps']} steps, guidance {about['guidance']:g}. Models: fingerprint "
         f"`{about['models_fingerprint']}`. Machine: {about['cpu']}, {about['cores']} cores, "

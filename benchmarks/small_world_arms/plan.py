@@ -16,7 +16,8 @@ from sur_core.model_files import fingerprint
 from sur_core.training_config import TrainingConfig, check_setting
 
 ROOT = Path(__file__).resolve().parents[2]
-GROUPS = ("main", "quality", "eta", "layers", "terms", "start", "stages", "authors")
+GROUPS = ("main", "quality", "eta", "value", "layers", "terms", "start", "stages", "authors")
+LONG = {"align_steps": 5000, "full_steps": 6000, "learning_rate": 7e-4}
 _NO_RESULT = ("work_dir", "page", "figures", "models", "training_seeds", "groups", "batch_size")
 
 
@@ -41,6 +42,8 @@ class Plan:
         steps, guidance, batch_size: of drawing.
         references: true pictures of each prompt of the larger test, for KID.
         training: settings of training that differ from ``demo.toml``.
+        long: those in which the adapters of groups main, quality and eta differ from the default: trained
+            until more does not help, where the ablations compare short trainings.
         turns: of the calibration.
         resamples: of the bootstraps.
     """
@@ -65,6 +68,7 @@ class Plan:
     batch_size: int = DemoSettings.batch_size
     references: int = 4
     training: dict = field(default_factory=dict)
+    long: dict = field(default_factory=lambda: dict(LONG))
     turns: int = 30
     resamples: int = 10_000
 
@@ -90,6 +94,7 @@ class Plan:
             steps=8,
             turns=5,
             training={"align_steps": 300, "full_steps": 20, "checkpointing_steps": 100},
+            long={"align_steps": 300, "full_steps": 40},
         )
 
     @cached_property

@@ -163,6 +163,7 @@ class Study:
             "guidance": plan.guidance,
             "references_per_prompt": plan.references,
             "training": settings_that_count(config),
+            "long": plan.long,
         }
 
     @contextmanager

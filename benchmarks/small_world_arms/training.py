@@ -19,7 +19,7 @@ from sur_core import load_adapter, save_adapter
 from sur_core.bundle import new_adapter
 from sur_core.randomness import counted_generator
 from sur_core.training import ADAPTER_FILE, Trainer
-from sur_core.training_config import TrainingConfig
+from sur_core.training_config import ARCHITECTURE, TrainingConfig
 from sur_core.training_data import CacheBuilder, open_training_data
 from sur_core.training_state import Counters, read_counters
 from train import vectors
@@ -132,8 +132,7 @@ class Workshop:
     def _make_start(self, arm: TrainedArm, seed: int, config: TrainingConfig) -> None:
         """A fresh adapter as training would begin with, but for phi_1. One of an older plan is replaced."""
         widths = open_model(config, "cpu").widths
-        names = ("depth", "heads", "feedforward", "dropout", "token_mixing", "query_projection")
-        adapter = new_adapter(widths, seed, **{name: getattr(config, name) for name in names})
+        adapter = new_adapter(widths, seed, **{name: getattr(config, name) for name in ARCHITECTURE})
         for name, tower in adapter.towers.items():
             begin_phi1(tower.g.weight, arm.start, counted_generator(seed, f"start {arm.start} {name}"))
         path = Path(config.init_from)

@@ -75,6 +75,24 @@ def write_llm_tokenizer(folder: Path, sentences: Iterable[str], size: int) -> No
     tokenizer.save_pretrained(folder)
 
 
+def write_vocabulary(folder: Path) -> None:
+    """Write vocab.json and merges.txt beside a CLIP tokenizer.json: transformers 4 reads these two only."""
+    model = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]
+    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]]
+    _write(folder / "vocab.json", json.dumps(model["vocab"]))
+    _write(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
+
+
+def say_for_transformers_4(folder: Path) -> None:
+    """Write into a language model's tokenizer_config.json what transformers 4 does not find elsewhere: the
+    class under the name it knows, and the space before the first word. 5 knows both too.
+    """
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text("utf-8"))
+    settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": True}
+    _write(path, json.dumps(settings, indent=2))
+
+
 def _write(path: Path, text: str) -> None:
     with atomic_write(path) as file:
         file.write(text.encode("utf-8"))

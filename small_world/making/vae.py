@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ PLAN = Plan(steps=2400, batch_size=32, learning_rate=2e-3, weight_decay=0.0, see
 DECODER_PLAN = Plan(steps=1500, batch_size=32, learning_rate=1e-3, weight_decay=0.0, seed=5, bf16=True)
 POOL = Pool(stream=1, count=36_000)
 KL_WEIGHT = 1e-5
+POSTERIOR = 0.01  # standard deviation of the finished posterior: next to none, as Stable Diffusion's
 ROUGHNESS = 0.08  # noise on the decoder's latents: what a UNet draws is never quite a picture's latent
 
 
@@ -68,9 +70,23 @@ def raise_vae(
     raise_model(
         "decoder", vae.decoder, loss_of_decoder, decoder_plan, folder / "decoder.pt", report, device, source
     )
+    _settle(vae)
     vae.eval()
     vae.register_to_config(scaling_factor=round(1 / _spread(vae, pool[:2048], device), 5))
     return vae
+
+
+@torch.no_grad()
+def _settle(vae) -> None:
+    """Give the posterior one small spread everywhere.
+
+    The first training needs its noise, and makes it wide; the UNet and the second one know the means. Whoever
+    draws from the posterior, as training programs do, must get what these two know.
+    """
+    moments = vae.quant_conv  # means, then logarithms of variances
+    half = moments.out_channels // 2
+    moments.weight[half:] = 0.0
+    moments.bias[half:] = 2 * math.log(POSTERIOR)
 
 
 def _error(drawn: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import torch
 
+from sur_core.atomic import atomic_write
+
 from ..places import Models
 from .cards import write_cards
+from .tokenizers import say_for_transformers_4, write_vocabulary
 
 Report = Callable[[str, int, int], None]
 
@@ -58,6 +61,8 @@ def write_base(folder: Path, vae, clip, tokenizer, unet, scheduler) -> None:
     text_encoder.load_state_dict(state)
     parts = _half(vae), text_encoder.half(), tokenizer, _half(unet), scheduler
     StableDiffusionPipeline(*parts, None, None, requires_safety_checker=False).save_pretrained(folder)
+    _name_as_published(folder / "text_encoder/model.safetensors")
+    write_vocabulary(folder / "tokenizer")
 
 
 def write_clip(folder: Path, clip, tokenizer) -> None:
@@ -65,12 +70,26 @@ def write_clip(folder: Path, clip, tokenizer) -> None:
 
     _half(clip).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    write_vocabulary(folder)
     write_image_processor(folder)
 
 
 def write_llm(folder: Path, llm, tokenizer) -> None:
     _half(llm).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    say_for_transformers_4(folder)
+
+
+def _name_as_published(path: Path) -> None:
+    """Name a text encoder's weights as the files of Stable Diffusion do. Transformers 5 leaves a prefix out
+    that 4 wants; both read it.
+    """
+    from safetensors.torch import load_file, save
+
+    prefix = "text_model."
+    weights = {key if key.startswith(prefix) else prefix + key: w for key, w in load_file(path).items()}
+    with atomic_write(path) as file:
+        file.write(save(weights, metadata={"format": "pt"}))
 
 
 def _half(model):
