@@ -33,13 +33,12 @@ def write_clip_tokenizer(folder: Path, sentences: Iterable[str], size: int) -> N
     learnt = json.loads(learner.to_str())["model"]
     # Every sign also as the end of a word, so that any word can be spelt.
     tokens = letters + [letter + "</w>" for letter in letters]
-    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in learnt["merges"]]
+    merges = _merges(learnt)
     tokens += [merge.replace(" ", "") for merge in merges]
     tokens = list(dict.fromkeys(tokens))[: size - 2]
     merges = [merge for merge in merges if merge.replace(" ", "") in set(tokens)]
     tokens += [BOS, EOS]
-    _write(folder / "vocab.json", json.dumps({token: index for index, token in enumerate(tokens)}))
-    _write(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
+    _write_vocabulary(folder, {token: index for index, token in enumerate(tokens)}, merges)
     special = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": EOS}
     _write(folder / "special_tokens_map.json", json.dumps(special, indent=2))
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True}
@@ -78,9 +77,7 @@ def write_llm_tokenizer(folder: Path, sentences: Iterable[str], size: int) -> No
 def write_vocabulary(folder: Path) -> None:
     """Write vocab.json and merges.txt beside a CLIP tokenizer.json: transformers 4 reads these two only."""
     model = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]
-    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]]
-    _write(folder / "vocab.json", json.dumps(model["vocab"]))
-    _write(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
+    _write_vocabulary(folder, model["vocab"], _merges(model))
 
 
 def say_for_transformers_4(folder: Path) -> None:
@@ -91,6 +88,16 @@ def say_for_transformers_4(folder: Path) -> None:
     settings = json.loads(path.read_text("utf-8"))
     settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": True}
     _write(path, json.dumps(settings, indent=2))
+
+
+def _merges(model: dict) -> list[str]:
+    """Merges as "a b"; newer versions of tokenizers have them as pairs."""
+    return [" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]]
+
+
+def _write_vocabulary(folder: Path, vocabulary: dict[str, int], merges: list[str]) -> None:
+    _write(folder / "vocab.json", json.dumps(vocabulary))
+    _write(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
 
 
 def _write(path: Path, text: str) -> None:

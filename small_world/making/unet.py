@@ -94,7 +94,11 @@ def raise_unet(
     device: torch.device,
     lessons: tuple[Lesson, ...] = LESSONS,
 ):
-    """(UNet, scheduler): a trained UNet for the latents of ``vae`` and the text tower of ``clip``."""
+    """(UNet, scheduler): a trained UNet for the latents of ``vae`` and the text tower of ``clip``.
+
+    Args:
+        report: as for all models; on a CPU it goes to other processes, so it must be something that pickles.
+    """
     data = []
     for lesson in lessons:
         latents = _latents(folder, vae, lesson.scenes, report, device)

@@ -24,7 +24,7 @@ def raise_world(work: Path, out: Path, report: Report, device: torch.device) -> 
     Args:
         work: folder for checkpoints and pictures; what a stopped build finished there is taken from it.
         out: where the models go. An older set is replaced only when the new one is complete.
-        report: called with (what, done, total).
+        report: called with (what, done, total); must pickle, since the UNet is raised in several processes.
 
     Raises:
         ValueError: ``work`` is from a build with other settings.
