@@ -1,4 +1,5 @@
-"""Run by ComfyUI Manager and by AUTOMATIC1111 after the pack has been copied into place.
+"""Run by ComfyUI Manager after the pack has been copied into place, and by AUTOMATIC1111 and Forge at every
+start.
 
 Checks what the pack needs, makes the folder for adapters, and says what to do next. It installs nothing, uses
 no network, and may be run again at any time: ``python install.py``.
@@ -12,6 +13,11 @@ from pathlib import Path
 
 NEEDED = ("torch", "numpy", "safetensors")
 OLDEST_PYTHON = (3, 10)
+NEXT_STEPS = {
+    "custom_nodes": "Restart once to load the pack. After that, press R in the browser to see new adapters.",
+    "extensions": "New adapters appear after the refresh button beside the list in 'SUR-adapter'.",
+}
+"""What to do next in ComfyUI and in AUTOMATIC1111 or Forge, by the folder each keeps its packs in."""
 
 
 def problems() -> list[str]:
@@ -29,7 +35,7 @@ def problems() -> list[str]:
 def adapter_folder(pack: Path) -> Path | None:
     """``models/sur_adapters`` of the program the pack stands in, made if needed; None outside of one."""
     program = pack.parent.parent
-    if pack.parent.name not in ("custom_nodes", "extensions") or not (program / "models").is_dir():
+    if pack.parent.name not in NEXT_STEPS or not (program / "models").is_dir():
         return None
     folder = program / "models" / "sur_adapters"
     folder.mkdir(exist_ok=True)
@@ -40,17 +46,17 @@ def main() -> int:
     found = problems()
     for problem in found:
         print(f"[SUR-adapter] {problem}")
+    # Not resolved: a pack that is linked into place belongs to the folder that holds the link.
+    pack = Path(__file__).absolute().parent
     try:
-        # Not resolved: a pack that is linked into place belongs to the folder that holds the link.
-        folder = adapter_folder(Path(__file__).absolute().parent)
+        folder = adapter_folder(pack)
     except OSError as error:
         print(f"[SUR-adapter] Could not make the folder for adapters: {error}")
         return 1
-    where = folder or "models/sur_adapters of your ComfyUI"
+    where = folder or "models/sur_adapters of your ComfyUI, AUTOMATIC1111 or Forge"
     print(f"[SUR-adapter] Put adapters (.safetensors or the authors' .pt) into {where}.")
-    print(
-        "[SUR-adapter] Restart once to load the pack. After that, press R in the browser to see new adapters."
-    )
+    if next_step := NEXT_STEPS.get(pack.parent.name):
+        print(f"[SUR-adapter] {next_step}")
     return 1 if found else 0
 
 

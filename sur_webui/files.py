@@ -1,0 +1,108 @@
+"""Where the web UI's adapter files are, what they are called in the list, and their short hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from sur_core.checkpoint import SUFFIXES
+
+FOLDER = "sur_adapters"
+NONE = "None"
+"""The list's first entry: no adapter."""
+HASH_DIGITS = 10
+"""As many as the hosts show of a checkpoint's SHA-256."""
+
+log = logging.getLogger(__name__)
+
+
+def adapter_folders(models: str | os.PathLike, comfyui: str = "") -> list[Path]:
+    """The folders to look in: the host's own, then ComfyUI's where one is configured.
+
+    Args:
+        models: the host's folder for models.
+        comfyui: what the user has entered in Settings: ComfyUI's own folder, its ``models``, or a folder with
+            adapters. Empty for none.
+    """
+    folders = [Path(models) / FOLDER]
+    if entered := comfyui.strip().strip('"'):
+        path = Path(entered).expanduser()
+        if (path / "models").is_dir():
+            path = path / "models" / FOLDER
+        elif path.name == "models":
+            path = path / FOLDER
+        if not path.is_dir():
+            log.warning("SUR-adapter: there is no folder %s; correct ComfyUI's folder in Settings", path)
+        folders.append(path)
+    return folders
+
+
+def list_adapters(folders: list[Path]) -> dict[str, Path]:
+    """Every adapter file by its name in the list, such as ``mine/kittens.safetensors``. Never raises.
+
+    Subfolders are searched. Of two files with one name the one in the earlier folder is listed.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in _files(folder):
+            name = path.relative_to(folder).as_posix()
+            if found.setdefault(name, path) != path:
+                log.warning("SUR-adapter: %s is hidden by %s, which has the same name", path, found[name])
+    return found
+
+
+def find_adapter(name: str, folders: list[Path]) -> Path:
+    """The file behind a name from the list.
+
+    Raises:
+        FileNotFoundError: there is none, in words for the user. Names that are not listed, such as paths, are
+            never opened.
+    """
+    listed = list_adapters(folders)
+    if name in listed:
+        return listed[name]
+    wanted = "No adapter has been chosen" if name == NONE else f"There is no adapter file {name!r}"
+    raise FileNotFoundError(
+        f"{wanted} in {' or '.join(map(str, folders))}. Put a .safetensors or .pt adapter there, press the "
+        "refresh button beside the list in 'SUR-adapter', and choose it; or untick 'Enable'"
+    )
+
+
+def short_hash(path: Path) -> str:
+    """The first digits of the file's SHA-256. Read once for each state of the file. Raises ``OSError``."""
+    state = path.stat()
+    return _hash(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=256)
+def _hash(path: Path, _changed: int, _size: int) -> str:
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:HASH_DIGITS]
+
+
+def _files(folder: Path) -> list[Path]:
+    """Adapter files below ``folder``, sorted; hidden ones and folders that cannot be read are left out."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for where, below, names in os.walk(folder, followlinks=True, onerror=_report):
+        real = os.path.realpath(where)
+        below[:] = [] if real in seen else sorted(name for name in below if not name.startswith("."))
+        if real not in seen:
+            seen.add(real)  # links may lead in a circle
+            found += [Path(where, name) for name in names if _is_adapter(name)]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix().casefold())
+
+
+def _is_adapter(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def _report(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        log.warning("SUR-adapter: a folder with adapters cannot be read: %s", error)
