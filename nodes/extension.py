@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import clip_nodes, conditioning_nodes, file_nodes, model_files
+from . import clip_nodes, conditioning_nodes, file_nodes, insight_nodes, model_files, routes
 
 
 class SURExtension(ComfyExtension):
@@ -12,4 +12,5 @@ class SURExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         model_files.register_folder()
-        return [*file_nodes.NODES, *conditioning_nodes.NODES, *clip_nodes.NODES]
+        routes.register_routes()
+        return [*file_nodes.NODES, *conditioning_nodes.NODES, *clip_nodes.NODES, *insight_nodes.NODES]

@@ -16,6 +16,8 @@ NODE_NAMES = {
     "SUREtaSweep": "SUR Eta Sweep",
     "SURMergeAdapters": "Merge SUR Adapters",
     "SURSaveAdapter": "Save SUR Adapter",
+    "SURInspect": "SUR Inspect",
+    "SURLabelGrid": "SUR Label Grid",
 }
 """Every node of the pack and the name it is shown by. Ids are never renamed once shipped."""
 
