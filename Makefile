@@ -2,11 +2,12 @@
 # make demo   trains, measures and shows an adapter in a small world; minutes on a CPU
 # make bench  the measurements quoted in the README
 # make small-world  the tables of RESULTS.md; hours, and goes on where it was stopped
+# make pictures  the templates, their pictures and those of the help pages, from a real ComfyUI
 
 PYTHON ?= python3
 VENV := .venv
 
-.PHONY: test demo bench small-world clean
+.PHONY: test demo bench small-world pictures clean
 
 test: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -23,6 +24,9 @@ bench: $(VENV)/installed
 
 small-world: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/small_world.py
+
+pictures: $(VENV)/installed
+	$(VENV)/bin/python -m pictures
 
 $(VENV)/installed: requirements-test.txt requirements-train.txt constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
