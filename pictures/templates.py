@@ -298,7 +298,7 @@ def self_attention_guidance() -> Workflow:
 
 
 def inspect() -> Workflow:
-    flow = Workflow("sur_inspect", (365, 400, 340, 620))
+    flow = Workflow("sur_inspect", (365, 400, 340, 520))
     models, adapter = _models(flow)
     prompt = flow.add("CLIPTextEncode", 1, "Prompt", _PROMPT, text=BALLOONS, clip=models[1])
     flow.note(
@@ -322,7 +322,7 @@ def inspect() -> Workflow:
         tokens=20,
         theme="dark",
     )
-    flow.add("PreviewImage", 3, "What the adapter changed", 480, images=look[0])
+    flow.add("PreviewImage", 3, "What the adapter changed", 1010, images=look[0])
     return flow
 
 

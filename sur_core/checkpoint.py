@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -109,7 +110,7 @@ def read_passport(path: str | os.PathLike) -> Passport:
     if _looks_like_safetensors(path):
         try:
             with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
+                metadata, keys = file.metadata() or {}, list(file.keys())
         except SafetensorError as error:
             raise _unreadable(path, str(error)) from error
         if "sur.format_version" in metadata:
@@ -117,6 +118,7 @@ def read_passport(path: str | os.PathLike) -> Passport:
                 return Passport.from_metadata(metadata)
             except ValueError as error:
                 raise AdapterFileError(f"{path}: {error}") from error
+        _check_authors(path, keys)  # before the weights are read: it may be a whole model
     return load_adapter(path).passport
 
 
@@ -203,16 +205,19 @@ def _authors_adapter(
     path: Path, tensors: dict[str, torch.Tensor], eta: float | None
 ) -> tuple[Passport, dict[str, torch.Tensor]]:
     """A passport for the authors' tensors, and the tensors as our files name them."""
-    if not authors_format.is_authors_format(tensors):
-        raise AdapterFileError(
-            f"{path}: not a SUR adapter. Expected our passport or the authors' tensors "
-            f"(transformer_encoder.*, attention.*, fc.*), found {len(tensors)} tensors such as "
-            f"{_some(tensors)}"
-        )
+    _check_authors(path, tensors)
     config, renamed = authors_format.convert_tensors(tensors)
     passport = authors_format.describe(config, path, eta)
     (tower,) = passport.towers
     return passport, {f"{tower}.{key}": value for key, value in renamed.items()}
+
+
+def _check_authors(path: Path, keys: Collection[str]) -> None:
+    if not authors_format.is_authors_format(keys):
+        raise AdapterFileError(
+            f"{path}: not a SUR adapter. Expected our passport or the authors' tensors "
+            f"(transformer_encoder.*, attention.*, fc.*), found {len(keys)} tensors such as {_some(keys)}"
+        )
 
 
 def _build(passport: Passport, tensors: dict[str, torch.Tensor], path: Path) -> SURAdapterBundle:

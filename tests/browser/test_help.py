@@ -38,7 +38,7 @@ def test_the_help_panel_shows_the_page(frontend, node_type):
     with page.expect_response(lambda answer: answer.url.endswith(f"/docs/{node_type}.md")) as answer:
         page.locator("[data-testid='info-button']").dispatch_event("click")
     assert answer.value.ok
-    markdown = (DOCS / f"{node_type}.md").read_text()
+    markdown = re.sub(r"!\[.*?\]\(.*?\)", "", (DOCS / f"{node_type}.md").read_text())  # pictures
     first = re.search(r"\w+ \w+ \w+", markdown)[0]
     panel = page.locator(".node-help-content", has_text=first)
     panel.wait_for()

@@ -9,6 +9,7 @@ import pytest
 from tests.helpers import NODE_NAMES as NAMES
 
 TITLE_HEIGHT = 30
+ELEMENTS = ("customtext", "sur_passport")  # widgets that are parts of the page, over the canvas
 SET_WIDGETS = """([kind, text]) => app.graph.nodes.flatMap(n => n.widgets ?? [])
   .filter(w => w.type === kind).forEach(w => { w.value = text ?? !w.value; })"""
 
@@ -89,4 +90,5 @@ def _texts(node: dict) -> list[str]:
             values.append(widget["options"]["on" if widget["value"] else "off"])
         elif widget["kind"] in ("text", "combo"):
             values.append(widget["value"])
-    return [node["title"], *slots, *(widget["label"] for widget in node["widgets"]), *values]
+    labels = [widget["label"] for widget in node["widgets"] if widget["kind"] not in ELEMENTS]
+    return [node["title"], *slots, *labels, *values]
