@@ -59,7 +59,7 @@ def arm_table(figures: dict, what: str) -> str:
     default = figures.get("default")
     head = [what, *(f"{name} (%)" for name in names), "gain, mean (points)", "gap closed, mean (%)"]
     head += ["CLIP Score", "KID minus base"]
-    head += ["against the default, mean (points)", "steps, align + full"] if default else []
+    head += [f"against '{default}', mean (points)", "steps, align + full"] if default else []
     rows = [head]
     for arm, row in figures["rows"].items():
         cells = [arm, *(percent(row["percent"][name]) for name in names)]
