@@ -28,7 +28,7 @@ from sur_core.evaluation import (
 )
 from sur_core.evaluation.drawing import Draughtsman, read_picture
 from sur_core.evaluation.image_text import picture_digest
-from sur_core.evaluation.pipelines import prepared
+from sur_core.evaluation.pipeline_calls import prepared
 from sur_core.model_files import fingerprint
 
 from .plan import Plan, hashed

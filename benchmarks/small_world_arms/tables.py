@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from sur_core.evaluation.tables import markdown
+from sur_core.evaluation.tables import ABSENT, markdown, p_words
 
 from .groups import BASE, COMPLEX, SUR
 from .scores import MEAN
-
-ABSENT = "-"
 
 
 def kinds(figures: dict) -> list[str]:
@@ -75,7 +73,7 @@ def quality_table(figures: dict) -> str:
     """The layout of the paper's Table 3, with the measures that a small world allows."""
     rows = [["Arm", "CLIP Score base", "arm", "cosine", "t-test p of the cosine", "KID", "KID minus base"]]
     for arm, row in figures["rows"].items():
-        tests = ", ".join(_p(p) for p in row.get("cosine_t_test_p", [])) or ABSENT
+        tests = ", ".join(p_words(p) for p in row.get("cosine_t_test_p", [])) or ABSENT
         rows.append(
             [
                 arm,
@@ -157,9 +155,3 @@ def _kid_difference(row: dict) -> str:
 def _steps(row: dict) -> str:
     training = row.get("training")
     return ABSENT if training is None else f"{training['align_steps']:,} + {training['full_steps']:,}"
-
-
-def _p(p: float | None) -> str:
-    if p is None:
-        return "not defined"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

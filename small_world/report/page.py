@@ -10,13 +10,14 @@ from xml.etree.ElementTree import Element
 
 from sur_core import read_passport
 from sur_core.atomic import atomic_write
+from sur_core.evaluation import Evaluation, read_results
 from sur_core.training_config import STAGES
 from sur_core.training_log import read_log
 from sur_core.training_progress import duration_words
 
 from .curves import loss_curves
 from .elements import element, page, table
-from .found import Results
+from .found import strongest
 from .grid import picture_grid
 from .summary import headline, judgement, overall
 from .tables import accuracy_table, quality_table, strength_table
@@ -63,7 +64,7 @@ def write_report(
     Raises:
         OSError, ValueError: a file is missing or damaged, in words.
     """
-    main, etas = Results.read(folder), Results.read(folder / "eta")
+    main, etas = read_results(folder), read_results(folder / "eta")
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -84,7 +85,7 @@ def write_report(
     return path
 
 
-def _top(main: Results) -> list[Element]:
+def _top(main: Evaluation) -> list[Element]:
     return [
         element("h1", TITLE),
         element("p", headline(main), class_=f"lead {overall(main)}"),
@@ -94,18 +95,18 @@ def _top(main: Results) -> list[Element]:
     ]
 
 
-def _numbers(main: Results, etas: Results) -> Element:
-    remarks = [element("p", remark, class_="note") for remark in main.data["remarks"]]
+def _numbers(main: Evaluation, etas: Evaluation) -> Element:
+    remarks = [element("p", remark, class_="note") for remark in main.remarks]
     tables = (accuracy_table(main), strength_table(main, etas), quality_table(main))
     return element("section", element("h2", "Numbers"), *tables, remarks)
 
 
-def _pictures(main: Results, etas: Results) -> Element:
+def _pictures(main: Evaluation, etas: Evaluation) -> Element:
     return element("section", element("h2", "Pictures"), picture_grid(main, etas))
 
 
-def _training(folder: Path, settings, main: Results) -> Element:
-    eta = max(main.adapted)
+def _training(folder: Path, settings, main: Evaluation) -> Element:
+    eta, _ = strongest(main)
     log = read_log(folder / "fit" / "log.csv")
     firsts = {name: next(p for p in main.prompts if p.type == name) for name in main.types}
     changes = token_changes(
@@ -137,14 +138,14 @@ def _stages(log: list[dict[str, str]]) -> str:
 
 
 def _making(
-    folder: Path, main: Results, seconds: Mapping[str, float], commands: Mapping[str, Sequence[str]]
+    folder: Path, main: Evaluation, seconds: Mapping[str, float], commands: Mapping[str, Sequence[str]]
 ) -> Element:
-    about = [[name, str(value)] for name, value in main.data["about"].items()]
-    drawing = main.data["settings"]
+    about = [[name, str(value)] for name, value in main.about.items()]
+    drawing = main.settings
     about += [
         [
             "drawing",
-            f"{drawing['steps']} steps, guidance {drawing['guidance_scale']:g}, {_scheduler(drawing)}",
+            f"{drawing.steps} steps, guidance {drawing.guidance_scale:g}, {_scheduler(drawing.scheduler)}",
         ],
         ["machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores"],
         ["Python", platform.python_version()],
@@ -170,8 +171,7 @@ def _making(
     )
 
 
-def _scheduler(drawing: dict) -> str:
-    chosen = drawing["scheduler"]
+def _scheduler(chosen: str) -> str:
     return "the model's own scheduler" if chosen == "keep" else f"scheduler {chosen}"
 
 
