@@ -135,7 +135,9 @@ def share(closed: dict | None) -> str:
 def interval(found: dict, places: str) -> str:
     if found["low"] is None:
         return "[not defined]"
-    return f"[{found['low']:{places}}, {found['high']:{places}}]"
+    # Adding up leaves zeros such as -1e-16, which no one should read as "-0".
+    low, high = (round(found[end], 12) + 0.0 for end in ("low", "high"))
+    return f"[{low:{places}}, {high:{places}}]"
 
 
 def _clip_pair(row: dict) -> list[str]:
