@@ -12,7 +12,7 @@ takes hours on a CPU. Stop it at any time: the same command goes on, with what w
     value     Eq. 6 as in the paper, and extended      authors   the authors' code against their paper
     layers    layer of the language model
 
-The last line is one JSON object with all figures.
+Prints the first table, and as its last line one JSON object with all figures.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = parse(arguments)
     from benchmarks.small_world_arms.study import Study
+    from benchmarks.small_world_arms.tables import gain_table
     from sur_core.evaluation import EvaluationStopped
     from sur_core.training import Stopped
     from train.common import Bars, quiet_libraries
@@ -82,6 +83,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if "main" in figures["tables"]:
+        print(gain_table(figures["tables"]["main"]))
     print(json.dumps(figures))
     return 0
 

@@ -6,7 +6,6 @@ have words that no training prompt has.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sur_core.atomic import atomic_write
+from sur_core.evaluation.pictures import UNFINISHED, is_whole, write_picture
 from sur_core.evaluation.prompt_sets import EvalPrompt, write_prompts
 
 from .dice import Dice
@@ -37,9 +37,7 @@ from .words import (
 
 ROWS = 6000
 METADATA = "metadata.jsonl"
-TEST_SEED = 0
-PER_TYPE = {"paper": 15, "large": 100}
-_PNG_END = b"IEND\xaeB`\x82"
+TEST_SETS = {"paper": (15, 0), "large": (100, 0), "final": (100, 1)}  # prompts of each type, and a seed
 Report = Callable[[str, int, int], None]
 
 
@@ -83,6 +81,8 @@ def write_reference(
 ) -> Path:
     """True pictures of what ``prompts`` ask for, ``each`` for every one: what drawn pictures should be like.
 
+    They are called ``<prompt id>-<number>.png``, by which an evaluation knows whose they are.
+
     Errors as :func:`write_surd`.
     """
     rows, pictures = [], []
@@ -106,41 +106,27 @@ def _write_folder(folder: Path, rows: list[dict], pictures: list, report: Report
             )
         return folder
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(UNFINISHED):
+        left.unlink(missing_ok=True)
     for done, (name, draw) in enumerate(pictures, start=1):
-        if not _whole(folder / name):
-            _write_png(folder / name, draw())
+        if not is_whole(folder / name):
+            write_picture(folder / name, draw(), compress_level=1)
         report("pictures", done, len(pictures))
     with atomic_write(path) as file:
         file.write(table)
     return folder
 
 
-def _whole(path: Path) -> bool:
-    try:
-        return path.read_bytes().endswith(_PNG_END)
-    except FileNotFoundError:
-        return False
-
-
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    # No flush to the disk as atomic_write does: thousands of those take minutes on some disks, and a picture
-    # that a crash cut off is seen to be and drawn again.
-    from PIL import Image
-
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, format="PNG", compress_level=1)
-    path.write_bytes(content.getvalue())
-
-
 # --- test prompts -------------------------------------------------------------------------------------------
 
 
-def test_prompts(per_type: int, seed: int = TEST_SEED) -> list[EvalPrompt]:
+def test_prompts(per_type: int, seed: int = 0) -> list[EvalPrompt]:
     """Prompts about held-out combinations in test forms, no text twice; half of them have unseen words.
 
     Combinations are taken in turn, so that counts, pairs of kinds and poses occur equally often, and each of
     them with unseen words as often as without. A prompt's ``truth`` is
-    :func:`~small_world.scenes.to_truth` of its meaning.
+    :func:`~small_world.scenes.to_truth` of its meaning. A smaller set of a seed is the beginning, type by
+    type, of a larger one.
     """
     prompts, texts = [], set()
     for type in TYPES:
@@ -160,10 +146,15 @@ def test_prompts(per_type: int, seed: int = TEST_SEED) -> list[EvalPrompt]:
     return prompts
 
 
-def write_prompt_sets() -> None:
-    """Write the test prompts that the repository keeps; needed where the world's words or forms change."""
-    for name, per_type in PER_TYPE.items():
-        write_prompts(PROMPT_SETS[name], test_prompts(per_type))
+def write_prompt_sets(folder: str | os.PathLike) -> list[Path]:
+    """Write the test prompts that the repository keeps into ``folder``, and return the files.
+
+    OSError if one cannot be written.
+    """
+    paths = [Path(folder) / PROMPT_SETS[name].name for name in TEST_SETS]
+    for path, (per_type, seed) in zip(paths, TEST_SETS.values(), strict=True):
+        write_prompts(path, test_prompts(per_type, seed))
+    return paths
 
 
 test_prompts.__test__ = False  # to pytest, its name is a test's

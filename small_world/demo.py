@@ -1,6 +1,7 @@
-"""The demo: data, vectors, cache, fit, evaluate, report. Every step is a command that anybody can give.
+"""The demo: data, vectors, cache, fit, evaluate, report. Every step is commands that anybody can give.
 
-A stopped demo goes on where it was, because every command does.
+What it tells is all it does: the same commands make the same files, in another folder too. A stopped demo
+goes on where it was, because every command does.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from sur_core.atomic import atomic_write
@@ -22,10 +23,10 @@ from .dataset import Report, write_reference, write_surd
 from .places import DEMO_CONFIG, JUDGE, PROMPT_SETS, Models
 
 STATE = "demo.json"
-ADAPTER, REPORT = "adapter.safetensors", "report.html"
+ADAPTER, REPORT, REPORT_STEP = "adapter.safetensors", "report.html", "report"
 SURD, REFERENCE, KNOWLEDGE, CACHE, FIT, ETAS = "surd", "reference", "knowledge", "cache", "fit", "eta"
 _MADE = (SURD, REFERENCE, KNOWLEDGE, CACHE, FIT, ETAS, "images", "features")
-_MADE_FILES = (ADAPTER, REPORT, "results.json", "results.csv", "tables.md", STATE)
+_MADE_FILES = (ADAPTER, REPORT, "results.json", "results.csv", "tables.csv", "tables.md", STATE)
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class DemoSettings:
     Attributes:
         output_dir: folder of everything it makes.
         models: the tiny models.
-        prompts: test prompts.
+        prompts: file of the test prompts.
         seed: of the training set and of training.
         rows: of the training set.
         seeds: pictures of each prompt in the main comparison: base, base from complex prompts, and SUR at
@@ -48,9 +49,9 @@ class DemoSettings:
         fit: further flags of ``train fit``.
     """
 
-    output_dir: Path
+    output_dir: str | os.PathLike
     models: Models = field(default_factory=Models)
-    prompts: Path = PROMPT_SETS["paper"]
+    prompts: str | os.PathLike = PROMPT_SETS["paper"]
     seed: int = 0
     rows: int = 4000
     seeds: int = 10
@@ -66,7 +67,7 @@ class DemoSettings:
     def quick(self) -> DemoSettings:
         """A demo of well under a minute that shows every step, and proves nothing."""
         fit = ("--align-steps", "300", "--full-steps", "20", "--checkpointing-steps", "100", *self.fit)
-        return replace(self, rows=300, seeds=2, eta_seeds=1, steps=8, references=2, fit=fit)
+        return replace(self, rows=300, seeds=1, eta_seeds=1, steps=8, references=2, fit=fit)
 
     def to_json(self) -> dict:
         """What must be equal for a demo to go on in its folder. Models and prompts are not in it: their
@@ -76,6 +77,13 @@ class DemoSettings:
         for name in ("output_dir", "models", "prompts", "batch_size"):
             del values[name]
         return json.loads(json.dumps(values))
+
+    def to_python(self) -> str:
+        """A call that makes the same settings, its paths as short as they can be written here and now."""
+        default = DemoSettings(self.output_dir)
+        values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        changed = (f", {name}={_python(v)}" for name, v in values.items() if v != getattr(default, name))
+        return f"DemoSettings({_python(Path(self.output_dir))}{''.join(changed)})"
 
 
 @dataclass(frozen=True)
@@ -128,27 +136,27 @@ class Demo:
                 "vectors", "what the language model makes of every prompt", (vectors, self._vectors())
             ),
             self._step("cache", "every picture and prompt encoded once", (cache, self._training())),
-            self._fit_step(fit),
+            self._step("fit", "train the adapter: first align, then full", (fit, self._training())),
             self._step(
                 "evaluate",
                 "draw the test prompts with and without the adapter, judge the pictures",
                 (evaluate, self._evaluation("", (self.settings.eta,), self.settings.seeds, complete=True)),
                 (evaluate, self._evaluation(ETAS, self.settings.etas, self.settings.eta_seeds)),
             ),
-            Step("report", "tables, pictures and curves in one file", (), self._write_report),
+            self._report_step(),
         ]
 
     # --- the steps ---
 
     def _data_step(self) -> Step:
         settings = self.settings
-        surd, reference = self._paths(SURD, REFERENCE)
-        prompts = f'load_prompts("{_shown(settings.prompts)}")'
-        calls = (
+        surd, reference = self.folder / SURD, self.folder / REFERENCE
+        prompts = f"load_prompts({_python(Path(settings.prompts))})"
+        calls = _told(
             "from small_world.dataset import write_surd; "
-            f'write_surd("{surd}", {settings.rows}, {settings.seed})',
+            f"write_surd({_python(surd)}, {settings.rows}, {settings.seed})",
             "from small_world.dataset import write_reference; from sur_core.evaluation import load_prompts; "
-            f'write_reference("{reference}", {prompts}, {settings.references})',
+            f"write_reference({_python(reference)}, {prompts}, {settings.references})",
         )
         words = (
             f"{settings.rows:,} pictures with two prompts each, and true pictures of what the test asks for"
@@ -160,19 +168,24 @@ class Demo:
             write_reference(reference, asked, settings.references, report=self._report)
             return 0
 
-        return Step("data", words, tuple(shlex.join(["python", "-c", call]) for call in calls), run)
+        return Step("data", words, calls, run)
 
-    def _fit_step(self, fit) -> Step:
-        step = self._step("fit", "train the adapter: first align, then full", (fit, self._training()))
+    def _report_step(self) -> Step:
+        trained, adapter = self.folder / FIT / ADAPTER, self.folder / ADAPTER
+        calls = _told(
+            f"import shutil; shutil.copyfile({_python(trained)}, {_python(adapter)})",
+            "from small_world.demo import DemoSettings, Models, write_demo_report; "
+            f"write_demo_report({self.settings.to_python()})",
+        )
 
         def run() -> int:
-            if code := step.run():
-                return code
-            with atomic_write(self.folder / ADAPTER) as file:
-                file.write((self.folder / FIT / ADAPTER).read_bytes())
+            with atomic_write(adapter) as file:
+                file.write(trained.read_bytes())
+            write_demo_report(self.settings)
             return 0
 
-        return replace(step, run=run)
+        words = "the adapter put where it is found; tables, pictures and curves in one file"
+        return Step(REPORT_STEP, words, calls, run)
 
     def _step(self, name: str, words: str, *calls: tuple) -> Step:
         """A step of public commands: (module of train, arguments) of each."""
@@ -209,7 +222,7 @@ class Demo:
         self, folder: str, etas: tuple[float, ...], seeds: int, complete: bool = False
     ) -> list[str]:
         settings = self.settings
-        adapter, reference, output = self._paths(ADAPTER, REFERENCE, folder)
+        adapter, reference, output = self._paths(f"{FIT}/{ADAPTER}", REFERENCE, folder)
         arguments = [
             *("--pretrained-model-name-or-path", _shown(settings.models.base)),
             *("--prompts", _shown(settings.prompts), "--adapter", f"SUR={adapter}"),
@@ -224,15 +237,6 @@ class Demo:
     def _paths(self, *names: str) -> list[str]:
         return [_shown(self.folder / name) for name in names]
 
-    def _write_report(self) -> int:
-        from .report import write_report
-
-        steps = self.steps()
-        write_report(
-            self.folder, self.settings, self._seconds, {s.name: s.commands for s in steps if s.commands}
-        )
-        return 0
-
     # --- what the folder remembers ---
 
     def _open(self, restart: bool) -> None:
@@ -242,11 +246,7 @@ class Demo:
         if restart and state.is_file():
             _forget(self.folder)
         if state.is_file():
-            try:
-                found = json.loads(state.read_text("utf-8"))
-                before, self._seconds = found["settings"], dict(found["seconds"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{state}: damaged ({error}); give --restart to begin anew") from error
+            before, self._seconds = _read_state(state)
             now = self.settings.to_json()
             changed = [
                 f"{name} was {before.get(name)}, now is {now[name]}"
@@ -274,7 +274,50 @@ class Demo:
             file.write(json.dumps(content, indent=1).encode("utf-8"))
 
 
-def _shown(path: Path) -> str:
+def write_demo_report(settings: DemoSettings) -> Path:
+    """Write report.html from what the demo's commands have made in its folder.
+
+    Raises:
+        OSError, ValueError: a file is missing or damaged, in words.
+    """
+    from .report import write_report
+
+    folder = Path(settings.output_dir)
+    state = folder / STATE  # not there where the commands were given by hand
+    seconds = _read_state(state)[1] if state.is_file() else {}
+    seconds.pop(REPORT_STEP, None)  # of an earlier report; this one's time is not known yet
+    steps = Demo(settings, lambda _: None, lambda *_: None).steps()
+    return write_report(folder, settings, seconds, {step.name: step.commands for step in steps})
+
+
+def _read_state(path: Path) -> tuple[dict, dict[str, float]]:
+    """(settings, seconds of each step)."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        return dict(found["settings"]), dict(found["seconds"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); give --restart to begin anew") from error
+
+
+def _told(*calls: str) -> tuple[str, ...]:
+    """Calls as commands for a shell."""
+    return tuple(shlex.join(["python", "-c", call]) for call in calls)
+
+
+def _python(value) -> str:
+    """A setting as Python code. Double quotes: single ones are the shell's."""
+    if isinstance(value, Models):
+        return f"Models({_python(Path(value.root))})"
+    if isinstance(value, Path):
+        return _python(_shown(value))
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, tuple):
+        return "(" + "".join(f"{_python(part)}, " for part in value).rstrip() + ")"
+    return repr(value)
+
+
+def _shown(path: str | os.PathLike) -> str:
     """A path as short as it can be written where the demo was started."""
     return os.path.relpath(path) if Path(path).absolute().is_relative_to(Path.cwd()) else str(path)
 

@@ -13,7 +13,20 @@ from scipy import ndimage
 
 from .render import BACKGROUNDS, GROUND, GROUND_BOTTOM, GROUND_TOP, SAMPLES, SEAT, SIZE, figure_mask
 from .scenes import POSES
-from .shape_fit import FAINT, PALETTE, Found, box_of, coverage, name_color
+from .shape_fit import (
+    FAINT,
+    PALETTE,
+    SPECK,
+    SPECKS,
+    Found,
+    box_of,
+    coverage,
+    is_spotted,
+    largest_part,
+    name_color,
+    reach,
+    within,
+)
 
 SHIFTS = range(-9, 10)  # pixels; scenes use up to 7
 SOFTNESS, SOFTER = 0.5, 0.9  # pixels of blur; see shape_fit
@@ -23,16 +36,22 @@ LEAST_FIT = 0.75
 FIT_MARGIN = 0.1
 LEAST_PIXELS = 30  # inner pixels of one color, or there is no figure
 GROUND_COLUMNS = 36  # of 64: the rest may be hidden by feet, a seat, a body
-STRAY_OFF, STRAY_PIXELS = 55.0, 24  # levels unexplained, and of how many inner pixels
+GROUND_GAPS = SPECK // (GROUND_BOTTOM - GROUND_TOP)  # columns: no more is missing than a speck
+SEAT_OFF = 80.0  # levels that a seat may be from its grey: all of the world's colors are 99 or more from it
+STRAY_OFF, STRAY_PIXELS = 55.0, 24  # levels unexplained at figure and seat, and of how many inner pixels
 GREY = np.array(GROUND, dtype=np.float32)
 
 
 def has_ground(picture: np.ndarray, background: np.ndarray) -> bool:
     """Whether a grey line of about the ground's thickness runs through the picture at the ground's height."""
+    return int(_is_ground(picture, background).sum()) >= GROUND_COLUMNS
+
+
+def _is_ground(picture: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """In which columns [64] nothing but the line is at the ground's height."""
     band = picture[GROUND_TOP - 2 : GROUND_BOTTOM + 1]
     thickness = ((background - band) / (background - GREY)).sum(axis=0)
-    right = (thickness > 1.1) & (thickness < 3.2)
-    return int(right.all(axis=1).sum()) >= GROUND_COLUMNS
+    return ((thickness > 1.1) & (thickness < 3.2)).all(axis=1)
 
 
 def fit_figure(picture: np.ndarray, background: np.ndarray) -> tuple[Found | None, str]:
@@ -45,21 +64,51 @@ def fit_figure(picture: np.ndarray, background: np.ndarray) -> tuple[Found | Non
     (fit, index, nudge), (second, _, _) = tried[:2]
     pose, _, _ = _places()[index]
     shape = _nudged(index)[nudge]
-    values = picture[ndimage.binary_erosion(shape > 0.6)]
-    color = np.median(values, axis=0)
-    name, why = name_color(color, values)
+    inside = within(shape)
+    color = np.median(picture[inside], axis=0)
+    name, why = name_color(color, picture[inside])
     found = Found(pose, name, box_of(shape > 0.5), round(fit, 3), why=why)
     if fit < LEAST_FIT or fit - second < FIT_MARGIN:
         return Found(None, name, found.box, found.fit, why=why), "the figure is in no pose of the world"
     if why:
         return found, f"the figure {why}"
     behind = _behind(background, index)
-    rest = picture - (behind + (color - behind) * shape[..., None])
-    rest[GROUND_TOP - 2 : GROUND_BOTTOM + 2] = 0
-    stray = ndimage.binary_erosion((rest * rest).sum(axis=2) > STRAY_OFF**2)
-    if stray.sum() > STRAY_PIXELS:
-        return found, "something besides the figure"
-    return found, ""
+    off = np.sqrt(((picture - (behind + (color - behind) * shape[..., None])) ** 2).sum(axis=2))
+    if is_spotted(off, inside):
+        return found, "the figure is of more than one color, or in parts"
+    return found, _besides(picture, background, off, reach(shape) | reach(_seat(*_places()[index])))
+
+
+def _besides(picture: np.ndarray, background: np.ndarray, off: np.ndarray, near: np.ndarray) -> str:
+    """What is there besides figure and seat, which reach no farther than the mask ``near`` [64, 64].
+
+    ``off`` [64, 64]: levels by which the picture differs from what they, ground and background explain.
+    """
+    if not _ground_is_whole(picture, background, near):
+        return "the ground is not whole"
+    # At the figure and its seat edges may be off by a pixel, so only what is thicker counts; and where they
+    # stand on the ground, drawings run into it.
+    upright = off.copy()
+    upright[GROUND_TOP - 2 : GROUND_BOTTOM + 2] = 0
+    stray = ndimage.binary_erosion(upright > STRAY_OFF).sum()
+    if stray > STRAY_PIXELS or largest_part(ndimage.binary_erosion(upright > SEAT_OFF)) > SPECK:
+        return "something at the figure"
+    # The line of the ground may be drawn a pixel thicker or beside its place: at it any mixture of the ground
+    # with the background is explained, and nothing else.
+    line = slice(GROUND_TOP - 1, GROUND_BOTTOM + 1)
+    mixed = coverage(picture[line] - background, GREY - background)[..., None]
+    unlike_line = picture[line] - (background + (GREY - background) * mixed)
+    away = (off > FAINT) & ~near
+    away[line] &= (unlike_line**2).sum(axis=2) > FAINT**2
+    if largest_part(away) > SPECK or away.sum() > SPECKS:
+        return "something besides the figure"
+    return ""
+
+
+def _ground_is_whole(picture: np.ndarray, background: np.ndarray, near: np.ndarray) -> bool:
+    """Whether the line goes through all columns in which no figure or seat comes near to it."""
+    bare = ~near[GROUND_TOP - 2 : GROUND_BOTTOM + 1].any(axis=0)
+    return int((bare & ~_is_ground(picture, background)).sum()) <= GROUND_GAPS
 
 
 def _figure_color(picture: np.ndarray, background: np.ndarray) -> np.ndarray | None:
@@ -168,14 +217,19 @@ def _upright(pose: str, mirrored: bool, shift: int) -> np.ndarray:
 
 
 def _ground(pose: str, mirrored: bool, shift: int) -> np.ndarray:
-    ground = np.zeros((SIZE, SIZE), dtype=np.float32)
+    ground = _seat(pose, mirrored, shift)
     ground[GROUND_TOP:GROUND_BOTTOM] = 1
+    return _soft(ground)
+
+
+def _seat(pose: str, mirrored: bool, shift: int) -> np.ndarray:
+    seat = np.zeros((SIZE, SIZE), dtype=np.float32)
     if pose == "sitting":
         (left, top), (right, bottom) = SEAT
         if mirrored:
             left, right = SIZE - right, SIZE - left
-        ground[top:bottom, left + shift : right + shift] = 1
-    return _soft(ground)
+        seat[top:bottom, left + shift : right + shift] = 1
+    return seat
 
 
 def _soft(cover: np.ndarray) -> np.ndarray:

@@ -14,15 +14,19 @@ from scipy import ndimage
 from .figure_fit import fit_figure, has_ground
 from .render import BACKGROUNDS, SIZE
 from .scenes import KINDS, Action, Color, Counting, Meaning
-from .shape_fit import FAINT, Found, fit_object
+from .shape_fit import FAINT, SPECK, SPECKS, Found, fit_object
 
 BACKGROUND_OFF = 40  # levels (all three channels together) that a background may be from all of the world's
 BACKGROUND_SPREAD = 16  # levels between the backgrounds of two halves: more is two pictures in one
 BACKGROUND_SHARE = 0.5
-SPECK = 8  # pixels: regions up to this size are no objects and do no harm
-SPECKS = 24  # pixels of specks in all
-RADII = {"counting": 7.5, "color": 11.0}  # pixels
-RADIUS_OFF = 0.3
+# Levels, in any direction of color: two of the world's backgrounds, half and half, deviate by 13.5; the worst
+# mottling that the judge has to bear, 8 levels a channel in cells of 8 pixels under noise of 4, by 8.6.
+BACKGROUND_DEVIATION = 10.0
+# Pixels; every object of a scene has its type's. Off by an edge drawn half a pixel in or out, 7% of the
+# smaller radius, and as much again for shapes of more edge than a ball; right drawings are off by 9% at most.
+RADII = {"counting": 7.5, "color": 11.0}
+RADIUS_OFF = 0.15
+RADII_RATIO = 1.2  # largest by smallest: half a pixel too large beside half a pixel too small is 1.15
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,9 @@ def _background(picture: np.ndarray) -> tuple[np.ndarray, str]:
         medians = [np.median(picture[part][near[part]], axis=0) for part in (one, other) if near[part].any()]
         if len(medians) < 2 or np.sqrt(((medians[0] - medians[1]) ** 2).sum()) > BACKGROUND_SPREAD:
             return background, "two backgrounds"
+    clear = ~ndimage.binary_dilation(~near, iterations=3)  # without the blurred edges of objects
+    if clear.sum() > SIZE and np.linalg.eigvalsh(np.cov(picture[clear].T))[-1] > BACKGROUND_DEVIATION**2:
+        return background, "the background has a pattern"
     return background, ""
 
 
@@ -131,4 +138,7 @@ def _meaning(objects: tuple[Found, ...]) -> tuple[Meaning | None, str]:
     for number, found in enumerate(objects, start=1):
         if abs(found.radius / radius - 1) > RADIUS_OFF:
             return None, f"object {number} is too {'small' if found.radius < radius else 'large'}"
+    radii = [found.radius for found in objects]
+    if max(radii) > RADII_RATIO * min(radii):
+        return None, "objects of unequal sizes"
     return meaning, ""

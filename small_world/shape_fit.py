@@ -15,6 +15,8 @@ FAINT = 40.0  # levels from the background below which a pixel is background
 COLOR_OFF = 50.0  # levels that a color may be from the world's
 COLOR_MARGIN = 1.2  # how much farther the next color must be
 EVEN_OFF, EVEN_SHARE = 70.0, 0.8  # this share of inner pixels must be this near the color's own
+SPECK = 8  # pixels: up to so many that hang together and that nothing explains do no harm
+SPECKS = 24  # pixels of specks in all
 LEAST_FIT = 0.8  # IoU with the best shape
 FIT_MARGIN = 0.05  # how much worse every other kind must be
 SOFTNESS = (0.4, 0.8, 1.2)  # pixels of blur: pictures that a decoder made are more or less sharp
@@ -51,18 +53,23 @@ def fit_object(picture: np.ndarray, background: np.ndarray, region: np.ndarray, 
     values = picture[inner if inner.sum() > 12 else region]
     color = np.median(values, axis=0)
     name, why = name_color(color, values)
+    if not why and is_spotted(_off(picture, _main(values, color)), inner):
+        why = "is of more than one color"
     # Around the region lies its blurred edge; without it, blurred objects would come out too small.
     around = ndimage.binary_dilation(region, iterations=2)
     for other in regions:
         if other is not region:
             around &= ~other
     cover = np.where(around, coverage(picture - background, color - background), 0)
-    fits, radii = zip(*(_fit(kind, cover) for kind in KINDS), strict=True)
-    best, second = np.argsort(fits)[::-1][:2]
-    kind = KINDS[best]
-    if fits[best] < LEAST_FIT or fits[best] - fits[second] < FIT_MARGIN:
+    there = around & (_off(picture, background) > FAINT)
+    laid = [_lay(kind, cover) for kind in KINDS]
+    best, second = np.argsort([each.fit for each in laid])[::-1][:2]
+    kind, fit = KINDS[best], laid[best].fit
+    if fit < LEAST_FIT or fit - laid[second].fit < FIT_MARGIN or _is_misshapen(laid[best], there):
         kind, why = None, "has no shape of the world"
-    return Found(kind, name, box, round(float(fits[best]), 3), round(radii[best], 2), why)
+    elif min(box) == 0 or max(box) == SIZE:
+        why = "is cut by the border"
+    return Found(kind, name, box, round(fit, 3), round(laid[best].radius, 2), why)
 
 
 def name_color(color: np.ndarray, values: np.ndarray) -> tuple[str | None, str]:
@@ -74,6 +81,41 @@ def name_color(color: np.ndarray, values: np.ndarray) -> tuple[str | None, str]:
     if (np.sqrt(((values - color) ** 2).sum(axis=1)) < EVEN_OFF).mean() < EVEN_SHARE:
         return None, "is of more than one color"
     return NAMES[best], ""
+
+
+def _off(picture: np.ndarray, color: np.ndarray) -> np.ndarray:
+    return np.sqrt(((picture - color) ** 2).sum(axis=-1))
+
+
+def _main(values: np.ndarray, color: np.ndarray) -> np.ndarray:
+    """The color [3] of most of ``values``; of two-colored things the median ``color`` lies between both."""
+    off = _off(values, color)
+    return np.median(values[off <= np.median(off)], axis=0)
+
+
+def is_spotted(off: np.ndarray, inside: np.ndarray) -> bool:
+    """Whether more than a speck of the mask ``inside`` [64, 64] is too far, ``off`` [64, 64], from its color.
+
+    The share that ``name_color`` allows is for drawings that are uneven all over; gathered at one place, as
+    much is a thing or a limb of another color.
+    """
+    return largest_part(inside & (off > EVEN_OFF)) > SPECK
+
+
+def largest_part(mask: np.ndarray) -> int:
+    """Pixels of the largest connected part."""
+    labels, count = ndimage.label(mask)
+    return int(np.bincount(labels.ravel())[1:].max()) if count else 0
+
+
+def within(shape: np.ndarray) -> np.ndarray:
+    """Pixels that the coverage ``shape`` holds even if it was drawn a pixel smaller or beside its place."""
+    return ndimage.binary_erosion(shape > 0.6)
+
+
+def reach(shape: np.ndarray) -> np.ndarray:
+    """Pixels that the coverage ``shape`` may touch if it was drawn a pixel larger or beside its place."""
+    return ndimage.binary_dilation(shape > 0.1)
 
 
 def coverage(difference: np.ndarray, full: np.ndarray) -> np.ndarray:
@@ -91,26 +133,56 @@ def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _fit(kind: str, cover: np.ndarray) -> tuple[float, float]:
-    """IoU of ``cover`` [64, 64] with ``kind`` at the same area and centre of mass, and its radius."""
+@dataclass(frozen=True)
+class _Laid:
+    """A kind laid over coverage: IoU, radius in pixels, and where there is such a size, the window's corner
+    (row, column) and what both cover in it [44, 44]."""
+
+    fit: float
+    radius: float
+    corner: tuple[int, int] = (0, 0)
+    cover: np.ndarray | None = None
+    shape: np.ndarray | None = None
+
+
+def _is_misshapen(laid: _Laid, there: np.ndarray) -> bool:
+    """Whether more than a speck is missing inside the shape, or is ``there`` [64, 64] outside of it.
+
+    Edges, which right drawings have up to a pixel beside their place, do not count; so a bite, a hole or a
+    lump that a large object's IoU forgives is seen.
+    """
+    missing = within(laid.shape) & (laid.cover < 0.5)
+    surplus = _window(there, *laid.corner) & ~reach(laid.shape)
+    return max(largest_part(missing), largest_part(surplus)) > SPECK
+
+
+def _lay(kind: str, cover: np.ndarray) -> _Laid:
+    """``kind`` over ``cover`` [64, 64], at the same area and centre of mass."""
     share, low = _proportions(kind)
     area = float(cover.sum())
     radius = (area / share) ** 0.5 if area else 0.0
     if not SMALLEST <= radius <= LARGEST:
-        return 0.0, radius
+        return _Laid(0.0, radius)
     line = np.arange(SIZE) + 0.5
     x = float(cover.sum(axis=0) @ line) / area
     y = float(cover.sum(axis=1) @ line) / area - low * radius
     left, top = _place(x), _place(y)
     shapes, sums = _shapes(kind, round(radius * UNIT / 2) * 2, left % SAMPLES, top % SAMPLES)
     column, row = left // SAMPLES - WINDOW // 2, top // SAMPLES - WINDOW // 2
-    padded = np.zeros((WINDOW, WINDOW), dtype=np.float32)
+    padded = _window(cover, row, column)
+    shared = np.minimum(padded, shapes).sum(axis=(1, 2))
+    fits = shared / (area + sums - shared)
+    return _Laid(float(fits.max()), radius, (row, column), padded, shapes[fits.argmax()])
+
+
+def _window(values: np.ndarray, row: int, column: int) -> np.ndarray:
+    """The window [44, 44] whose upper left corner is there; outside the picture it is empty."""
+    window = np.zeros((WINDOW, WINDOW), dtype=values.dtype)
     rows, columns = (max(row, 0), min(row + WINDOW, SIZE)), (max(column, 0), min(column + WINDOW, SIZE))
-    padded[rows[0] - row : rows[1] - row, columns[0] - column : columns[1] - column] = cover[
+    window[rows[0] - row : rows[1] - row, columns[0] - column : columns[1] - column] = values[
         rows[0] : rows[1], columns[0] : columns[1]
     ]
-    shared = np.minimum(padded, shapes).sum(axis=(1, 2))
-    return float((shared / (area + sums - shared)).max()), radius
+    return window
 
 
 def _place(centre: float) -> int:

@@ -18,7 +18,7 @@ from sur_core import load_adapter
 from sur_core.training_config import TrainingConfig
 from tests.helpers import parameters_equal
 from tests.small_world_stand_ins import demo_settings, finished_demo
-from train.__main__ import main, parse
+from train.__main__ import main
 
 STEPS = ["data", "vectors", "cache", "fit", "evaluate", "report"]
 
@@ -31,6 +31,17 @@ def settings():
 @pytest.fixture(scope="module")
 def finished():
     return finished_demo()
+
+
+def same_figures(one, other) -> bool:
+    """Whether two results.json say the same, and of something. Where pictures lie may differ: that names the
+    adapter's file, which holds a date.
+    """
+    found, expected = (json.loads(path.read_text("utf-8")) for path in (one, other))
+    for picture in found["pictures"] + expected["pictures"]:
+        del picture["path"]
+    names = ("pictures", "accuracies", "comparisons", "clip_scores", "kids")
+    return bool(found["pictures"]) and all(found[name] == expected[name] for name in names)
 
 
 # --- the steps ----------------------------------------------------------------------------------------------
@@ -49,28 +60,32 @@ def test_every_step_is_told_with_its_number_and_what_it_makes_lies_in_the_folder
     assert set(json.loads((folder / "demo.json").read_text())["seconds"]) == set(STEPS)
 
 
-def test_the_commands_it_tells_are_commands_that_can_be_given(finished):
-    commands = [shlex.split(line.strip()[2:]) for line in finished[1] if line.startswith("  $ ")]
-    assert [command[3] for command in commands if "-m" in command] == [
-        "vectors",
-        "cache",
-        "fit",
-        "evaluate",
-        "evaluate",
-    ]
+def give(command):
+    """Do what a shell would with a told command, in this process."""
+    if command[1] == "-c":
+        exec(command[2], {})
+        return 0
+    assert command[1:3] == ["-m", "train"]
+    return main(command[3:])
+
+
+def test_the_commands_it_tells_make_the_same_in_another_folder(finished, tmp_path):
+    folder, said = finished
+    by_hand = tmp_path / "by hand"
+    told = [line.strip()[2:] for line in said if line.startswith("  $ ")]
+    commands = [[word.replace(str(folder), str(by_hand)) for word in shlex.split(line)] for line in told]
+    trained = [command[3] for command in commands if "-m" in command]
+    assert trained == ["vectors", "cache", "fit", "evaluate", "evaluate"]
     for command in commands:
-        if command[1:3] == ["-m", "train"]:
-            parse(command[3:])
-        else:
-            compile(command[2], "told", "exec")
-
-
-def test_the_told_data_command_writes_the_same_training_set(finished, tmp_path):
-    told = next(line for line in finished[1] if "write_surd" in line)
-    code = shlex.split(told.strip()[2:])[2].replace(str(finished[0]), str(tmp_path))
-    exec(code, {})
+        assert give(command) == 0, command
     table = "surd/metadata.jsonl"
-    assert (tmp_path / table).read_bytes() == (finished[0] / table).read_bytes()
+    assert (by_hand / table).read_bytes() == (folder / table).read_bytes()
+    ours, theirs = (load_adapter(where / "adapter.safetensors") for where in (folder, by_hand))
+    assert parameters_equal(ours, theirs)
+    for name in ("results.json", "eta/results.json"):
+        assert same_figures(folder / name, by_hand / name)
+    everything = [{path.name for path in where.iterdir()} for where in (folder, by_hand)]
+    assert everything[0] - everything[1] <= {"demo.json", ".running.lock"} and everything[1] <= everything[0]
 
 
 def test_the_arms_are_base_complex_and_sur_and_the_test_is_drawn_as_said(finished):
@@ -85,6 +100,20 @@ def test_the_arms_are_base_complex_and_sur_and_the_test_is_drawn_as_said(finishe
 def test_its_training_settings_are_an_ordinary_config():
     config = TrainingConfig.load(DEMO_CONFIG)
     assert config.align_steps and config.full_steps and config.eta == DemoSettings("x").eta
+
+
+def test_a_quick_demo_on_the_repositorys_models_ends_with_a_report_and_the_base_draws_keywords(tmp_path):
+    """The demo that users run, but shorter: too little training to say anything of the adapter."""
+    assert main(["demo", "--quick", "--output-dir", str(tmp_path)]) == 0
+    assert load_adapter(tmp_path / "adapter.safetensors").passport.steps == 320
+    assert "</html>" in (tmp_path / "report.html").read_text("utf-8")
+    results = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    simple, wanted, _ = (arm["name"] for arm in results["arms"])
+    right = {
+        row["arm"]: row["right"] / row["pictures"] for row in results["accuracies"] if row["type"] == "all"
+    }
+    assert right[wanted] >= 0.75 and right[wanted] - right[simple] >= 0.3
+    assert len(results["pictures"]) == 3 * 45 * DemoSettings("x").quick().seeds
 
 
 # --- stopping and going on ----------------------------------------------------------------------------------
@@ -122,13 +151,7 @@ def test_a_stopped_demo_goes_on_to_the_same_adapter_and_results(finished, settin
     assert Demo(stopped, said.append, lambda *_: None).run() == 0
     whole, again = (folder / "adapter.safetensors" for folder in (finished[0], tmp_path / "run"))
     assert parameters_equal(load_adapter(whole), load_adapter(again))
-    found, results = (
-        json.loads((folder / "results.json").read_text("utf-8")) for folder in (tmp_path / "run", finished[0])
-    )
-    for picture in found["pictures"] + results["pictures"]:
-        del picture["path"]  # names the adapter's file, which holds a date
-    for name in ("pictures", "accuracies", "comparisons", "clip_scores", "kids"):
-        assert found[name] == results[name], name
+    assert same_figures(tmp_path / "run/results.json", finished[0] / "results.json")
 
 
 def test_a_finished_demo_draws_nothing_again_and_writes_the_report_anew(finished, settings):

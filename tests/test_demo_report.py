@@ -5,16 +5,28 @@ import json
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 import torch
 
 from small_world.report import write_report
-from small_world.report.found import Results
 from small_world.report.summary import headline, judgement, overall
 from small_world.report.tokens import token_changes
 from sur_core import load_adapter
+from sur_core.evaluation import (
+    Accuracy,
+    Arm,
+    EvalPrompt,
+    Evaluation,
+    EvaluationSettings,
+    Picture,
+    Verdict,
+    compare,
+    read_results,
+)
+from sur_core.evaluation.tables import INDEPENDENT_NOTE, interval_words, kid_cells
 from tests.helpers import random_adapter
 from tests.small_world_stand_ins import demo_settings, finished_demo, stand_in_models
 
@@ -142,6 +154,20 @@ def test_quality_and_strength_tables_say_what_the_results_say(page, results, fin
     assert rows[2][-1].strip() == f"{100 * sum(marks) / len(marks):.1f}"
 
 
+def test_intervals_and_kid_are_told_as_in_the_evaluations_own_tables(page, finished):
+    found = read_results(finished[0])
+    for arm, *_, kid, difference in page.table("Table 3")[1:]:
+        assert [kid.strip(), difference.strip()] == kid_cells(found.kid(arm.strip()))
+    cell = page.table("Table 2")[-1][-1]
+    arm = found.arms[-1].name
+    assert interval_words(found.comparison(arm).over_prompts, "+.1f", 100) in cell
+
+
+def test_beside_the_papers_p_stands_what_is_wrong_with_it(page):
+    notes = re.findall(r"p of the independent t-test as in the paper\. (.{40})", page.text)
+    assert notes == [INDEPENDENT_NOTE[:40]] * 2
+
+
 def test_the_grid_shows_the_first_prompts_in_order_with_the_judges_marks(page, results, finished):
     folder = finished[0]
     etas = json.loads((folder / "eta/results.json").read_text("utf-8"))
@@ -222,40 +248,31 @@ def test_every_text_is_escaped(finished, settings, tmp_path):
 
 def made_results(base, ours, best, prompts=6):
     """Results of one type in which so many of each prompt's four pictures are right."""
-    arms = {"base": ("simple", None, 0.0), "complex": ("complex", None, 0.0), "SUR": ("simple", "a", 1.0)}
+    arms = (Arm("base"), Arm("complex", text="complex"), Arm("SUR", adapter="a", eta=1.0))
     right = {"base": base, "complex": best, "SUR": ours}
-    asked = [{"id": f"p{n}", "type": "color", "prompt": "x", "complex": "y"} for n in range(prompts)]
-    from sur_core.evaluation import compare
-
-    def marks(arm):
-        return [float(seed < right[arm](number)) for number in range(prompts) for seed in range(4)]
-
-    ids, types = [p["id"] for p in asked for _ in range(4)], ["color"] * 4 * prompts
-    from dataclasses import asdict
-
-    comparisons = [
-        asdict(compare(arm, "base", marks(arm), marks("base"), ids, types, type=type))
-        for arm in ("complex", "SUR")
-        for type in ("color", "all")
-    ]
-    data = {
-        "baseline": "base",
-        "arms": [dict(zip(("text", "adapter", "eta"), arms[a], strict=True)) | {"name": a} for a in arms],
-        "prompts": asked,
-        "settings": {"seeds": [0, 1, 2, 3], "resamples": 500, "bootstrap_seed": 0, "confidence": 0.95},
-        "pictures": [
-            {"arm": arm, "prompt_id": id, "seed": place % 4, "verdict": {"right": bool(mark)}}
-            for arm in arms
-            for place, (id, mark) in enumerate(zip(ids, marks(arm), strict=True))
-        ],
-        "accuracies": [
-            {"arm": arm, "type": type, "right": sum(marks(arm)), "pictures": 4 * prompts}
+    asked = tuple(EvalPrompt(f"p{number}", "color", "x", "y") for number in range(prompts))
+    pictures = tuple(
+        Picture(arm.name, prompt.id, "color", seed, "", Verdict(seed < right[arm.name](number)))
+        for arm in arms
+        for number, prompt in enumerate(asked)
+        for seed in range(4)
+    )
+    settings = EvaluationSettings("", seeds=range(4), resamples=500)
+    found = Evaluation(settings, asked, arms, pictures)
+    ids, types = ([getattr(p, name) for p in found.of("base")] for name in ("prompt_id", "type"))
+    return replace(
+        found,
+        accuracies=tuple(
+            Accuracy(arm.name, type, int(found.marks(arm.name).sum()), 4 * prompts)
             for arm in arms
             for type in ("color", "all")
-        ],
-        "comparisons": comparisons,
-    }
-    return Results(None, data)
+        ),
+        comparisons=tuple(
+            compare(arm.name, "base", found.marks(arm.name), found.marks("base"), ids, types, type=type)
+            for arm in arms[1:]
+            for type in ("color", "all")
+        ),
+    )
 
 
 @pytest.mark.parametrize(

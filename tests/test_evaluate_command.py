@@ -42,7 +42,7 @@ def test_it_does_what_the_library_does_and_prints_the_tables(prompts, tmp_path, 
     ]
     model = tiny_model("sd1")
     found = run(tmp_path / "own", arms, model=model, judge=ChannelJudge(), clip=clip_folder(), device="cpu")
-    for name in ("results.json", "results.csv", "tables.md"):
+    for name in ("results.json", "results.csv", "tables.csv", "tables.md"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "own" / name).read_bytes()
     for arm in found.arms:
         assert f"| {arm.name} " in said
@@ -118,10 +118,28 @@ def test_errors_are_words_not_traces(prompts, tmp_path, capsys, flags, words):
         with pytest.raises(SystemExit):
             main(command(prompts, tmp_path / "out", *flags))
         return
-    assert main(command(prompts, tmp_path / "out", *flags)) == 1
+    given = command(prompts, tmp_path / "out", *flags)
+    capsys.readouterr()  # of making the model, which shows a bar
+    assert main(given) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and words in error and "Traceback" not in error
     assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_folders_are_looked_at_before_the_model_is_opened(prompts, tmp_path, capsys):
+    """Opening one may take minutes; this one is not there, and would be told of if it were opened."""
+    (tmp_path / "empty").mkdir()
+    clip = ["--clip", clip_folder()]
+    for flags, words in (
+        (["--clip", tmp_path / "no clip"], "no clip: no such folder"),
+        (["--clip", tmp_path / "empty"], "config.json is missing"),
+        ([*clip, "--reference", tmp_path / "no pictures"], "no pictures: no such folder"),
+        ([*clip, "--reference", tmp_path / "empty"], "two reference pictures or more, found 0"),
+        ([*clip, "--reference", tmp_path / "empty", "--types", "Counting"], "one prompt only"),
+    ):
+        assert main(command(prompts, tmp_path / "out", *flags, model=tmp_path / "no model")) == 1
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_adapter_that_does_not_say_its_eta_needs_one(tmp_path):

@@ -142,23 +142,49 @@ def test_kid_of_a_run_is_that_of_its_pictures(model, tmp_path):
     reference = pictures(5, seed=8)
     found = run(tmp_path, [Arm("base"), Arm("complex", text="complex")], clip=model, reference=reference)
     others = model.image_features(reference)
+    ids = [picture.prompt_id for picture in found.of("base")]
     for arm in ("base", "complex"):
         rows = model.image_features(pixels_of(found, arm))
-        assert found.kid(arm).value == pytest.approx(kid_value(rows, others), rel=1e-4)
+        assert found.kid(arm).value == pytest.approx(kid_value(rows, others, ids), rel=1e-4)
+        assert found.kid(arm).value != pytest.approx(kid_value(rows, others), rel=1e-4)
     assert found.kid("complex").difference == found.kid("complex").value - found.kid("base").value
+    assert (found.kid("base").prompts, found.kid("base").references_of_prompts) == (3, 0)
+
+
+def write_all(folder, images, names):
+    from PIL import Image
+
+    folder.mkdir()
+    for name, pixels in zip(names, images, strict=True):
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return folder
 
 
 def test_reference_pictures_may_be_a_folder(model, tmp_path):
-    from PIL import Image
-
     reference = pictures(4, seed=8)
-    (tmp_path / "reference").mkdir()
-    for at, pixels in enumerate(reference):
-        Image.fromarray(pixels).save(tmp_path / "reference" / f"{at}.png")
-    (tmp_path / "reference" / "notes.txt").write_text("no picture")
+    folder = write_all(tmp_path / "reference", reference, range(4))
+    (folder / "notes.txt").write_text("no picture")
     prompts = [EvalPrompt("c", "Color", "a red cat"), EvalPrompt("d", "Color", "a dog")]
     found = [
-        run(tmp_path / "out", [Arm("base")], prompts=prompts, clip=model, reference=given).kids
-        for given in (reference, tmp_path / "reference")
+        run(tmp_path / "out", [Arm("base")], prompts=prompts, clip=model, reference=given)
+        for given in (reference, folder)
     ]
-    assert found[0] == found[1] and found[0][0].references == 4
+    assert found[0].kids == found[1].kids and found[0].kids[0].references == 4
+    assert found[0].about["references"] == "4 pictures of no known prompt"
+
+
+def test_reference_files_named_after_prompts_are_of_these_prompts(model, tmp_path):
+    from sur_core.evaluation import kid_value
+
+    reference, names = pictures(5, seed=8), ["c-1", "c-2", "c-x-01", "d-00", "e-1"]
+    folder = write_all(tmp_path / "reference", reference, names)
+    prompts = [EvalPrompt(id, "Color", f"a {id} cat") for id in ("c", "c-x", "d")]
+    found = run(tmp_path / "out", [Arm("base")], prompts=prompts, clip=model, reference=folder)
+    rows, others = model.image_features(pixels_of(found, "base")), model.image_features(reference)
+    ids, of = [picture.prompt_id for picture in found.pictures], ["c", "c", "c-x", "d", None]
+    assert found.kid("base").value == pytest.approx(kid_value(rows, others, ids, of), rel=1e-4)
+    assert found.about["references"] == "5 pictures: 4 of 3 of these prompts, 1 of no known prompt"
+    assert "5 references, 4 of them of the same prompts" in (tmp_path / "out" / "tables.md").read_text()
+    alike = write_all(tmp_path / "alike", reference[:2], ["c-1", "c-2"])
+    with pytest.raises(ValueError, match="all reference pictures are of the prompt 'c'"):
+        run(tmp_path / "no", [Arm("base")], prompts=prompts, clip=model, reference=alike)

@@ -9,7 +9,7 @@ import torch
 from sur_core import adapt, load_adapter
 from sur_core.diffusers_backend import open_backend
 from sur_core.evaluation import Arm
-from sur_core.evaluation.pipelines import pipeline_fingerprint
+from sur_core.evaluation.pipeline_identity import pipeline_fingerprint
 from sur_core.evaluation.text import PromptEncoder, Request
 from tests.evaluation_runs import FAST, PROMPTS, adapter_file, by_prompt, equal, pipeline, pixels_of, run
 from tests.small_data import tiny_model
@@ -121,6 +121,18 @@ def test_order_and_company_change_nothing(tmp_path):
     pictures = by_prompt(alone, "SUR")
     for key in pictures.keys() & by_prompt(first, "SUR").keys():
         assert np.array_equal(pictures[key], by_prompt(first, "SUR")[key])
+
+
+def test_every_batch_is_full_whatever_is_drawn_beside_a_picture(tmp_path):
+    """Else a picture's last bits would depend on how many arms, prompts and seeds its first run had."""
+    seen, model = set(), pipeline("sd1")
+    hook = model.unet.register_forward_pre_hook(lambda _, inputs: seen.add(len(inputs[0])))
+    try:
+        run(tmp_path, [Arm("base")], prompts=PROMPTS[:1], seeds=(3,))
+        run(tmp_path, [Arm("base")], seeds=(3, 5))
+    finally:
+        hook.remove()
+    assert seen == {2 * FAST["batch_size"]}, "twice, with and without the prompt"
 
 
 def test_the_batch_size_changes_rounding_at_most(tmp_path):

@@ -165,6 +165,8 @@ def test_what_does_not_fit_together_is_refused_before_the_model_is_opened(tmp_pa
     refused(tmp_path, "two reference pictures or more, found 0", reference=[], clip="x", **nothing)
     refused(tmp_path, "no such folder", reference=tmp_path / "gone", clip="x", **nothing)
     refused(tmp_path, r"uint8 \[H, W, 3\]", reference=[[1, 2], [3]], clip="x", **nothing)
+    refused(tmp_path, "no such folder", clip=tmp_path / "gone", **nothing)
+    refused(tmp_path, "one prompt only", prompts=[bare], reference=tmp_path, clip="x", **nothing)
     refused(tmp_path, "no model here", **nothing)
     with pytest.raises(ValueError, match="no arms"):
         run(tmp_path / "out", [], **nothing)

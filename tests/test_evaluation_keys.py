@@ -7,7 +7,7 @@ import torch
 
 from sur_core import AdapterMismatchError
 from sur_core.evaluation import Arm, EvalPrompt
-from sur_core.evaluation.pipelines import pipeline_fingerprint
+from sur_core.evaluation.pipeline_identity import pipeline_fingerprint
 from tests.evaluation_runs import PROMPTS, adapter_file, image_processor, pipeline, run
 from tests.small_data import tiny_model
 

@@ -16,9 +16,11 @@ from sur_core.evaluation import (
     all_tables,
     compare,
     quality_table,
+    read_results,
     share_of_gap,
 )
 from sur_core.evaluation.statistics import NOT_EQUAL_NOTE
+from sur_core.evaluation.tables import INDEPENDENT_NOTE
 from tests.evaluation_runs import PROMPTS, ChannelJudge, adapter_file, clip_folder, pipeline, pixels_of, run
 
 
@@ -29,6 +31,9 @@ def arms() -> list[Arm]:
         Arm("SUR, eta 0", adapter=adapter_file()),
         Arm("SUR, eta 0.5", adapter=adapter_file(), eta=0.5),
     ]
+
+
+FILES = ("results.json", "results.csv", "tables.csv", "tables.md")
 
 
 def reference() -> list[np.ndarray]:
@@ -51,7 +56,7 @@ def drawn(folder) -> dict[str, int]:
 
 
 def tables(folder) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in ("results.json", "results.csv", "tables.md")}
+    return {name: (folder / name).read_bytes() for name in FILES}
 
 
 # --- stop and go on -----------------------------------------------------------------------------------------
@@ -250,7 +255,7 @@ def refuse(constant):
 def test_results_json_holds_everything(finished):
     text = (finished.settings.output_dir / "results.json").read_text("utf-8")
     found = json.loads(text, parse_constant=refuse)
-    assert found["schema"] == 1 and found["baseline"] == "base"
+    assert found["schema"] == 2 and found["baseline"] == "base"
     assert [arm["name"] for arm in found["arms"]] == [arm.name for arm in arms()]
     assert found["arms"][3]["adapter"] == str(adapter_file())
     assert [prompt["truth"] for prompt in found["prompts"]] == [prompt.truth for prompt in PROMPTS]
@@ -288,6 +293,81 @@ def test_results_csv_has_a_row_a_picture(finished):
     assert rows[6]["text"] == PROMPTS[0].complex
 
 
+PLAIN = ("difference", "low", "high")
+
+
+def number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def test_tables_csv_has_every_figure_of_every_arm_and_type(finished):
+    with open(finished.settings.output_dir / "tables.csv", encoding="utf-8", newline="") as file:
+        rows = {(row["arm"], row["type"]): row for row in csv.DictReader(file)}
+    assert list(rows) == [(arm.name, kind) for arm in arms() for kind in ("Color", "Counting", "all")]
+    for (arm, kind), row in rows.items():
+        accuracy, score = finished.accuracy(arm, kind), finished.clip_score(arm, kind)
+        assert (int(row["right"]), int(row["pictures"])) == (accuracy.right, accuracy.pictures)
+        assert float(row["share"]) == accuracy.share and float(row["cosine"]) == score.cosine
+        assert number(row["clip_score"]) == score.share
+        assert number(row["clip_score_baseline"]) == score.baseline_share
+        for prefix, measure in (("", "right"), ("cosine_", "cosine")):
+            found = {name: row[name] for name in row if name.startswith(("p_", "paired_", "cosine_", *PLAIN))}
+            found = {name: number(text) for name, text in found.items()}
+            if arm == "base":
+                assert found[f"{prefix}difference"] is None and found[f"{prefix}p_welch"] is None
+                continue
+            expected = finished.comparison(arm, kind, measure)
+            assert found[f"{prefix}difference"] == expected.difference
+            for name, interval in (("", expected.over_prompts), ("paired_t_", expected.paired_interval)):
+                bounds = found[f"{prefix}{name}low"], found[f"{prefix}{name}high"]
+                assert bounds == (interval.low, interval.high)
+            for name in ("independent", "welch", "paired"):
+                assert found[f"{prefix}p_{name}"] == getattr(expected, name).p
+        assert number(row["p_mcnemar"]) == (
+            None if arm == "base" else finished.comparison(arm, kind).mcnemar.p
+        )
+        kid = finished.kid(arm)
+        bounds = kid.difference_interval or kid.interval
+        values = (kid.value, kid.interval.low, kid.difference, kid.difference and bounds.high)
+        names = ("kid", "kid_low", "kid_difference", "kid_difference_high")
+        assert tuple(number(row[name]) for name in names) == (values if kind == "all" else (None,) * 4)
+
+
+def test_tables_csv_without_judge_and_clip_claims_nothing(tmp_path):
+    run(tmp_path, arms()[:2])
+    with open(tmp_path / "tables.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    for row in rows:
+        assert {name for name, text in row.items() if text} == {"arm", "type", "pictures"}
+
+
+def test_what_was_written_is_read_again(finished, tmp_path):
+    assert read_results(finished.settings.output_dir) == finished
+    bare = run(tmp_path, arms()[:2])
+    assert read_results(tmp_path) == bare
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text[:-100], "damaged.*evaluate again"),
+        (lambda text: text.replace('"schema": 2', '"schema": 1'), "schema is 1, expected 2"),
+        (lambda text: "[]", "schema is None"),
+        (lambda text: text.replace('"right"', '"wrong"'), "damaged.*evaluate again"),
+        (lambda text: text.replace('"prompts"', '"words"'), "damaged.*'prompts'"),
+        (lambda text: text.replace('"eta": 0.5', '"eta": 5'), "damaged.*found 5"),
+    ],
+)
+def test_results_that_cannot_be_read_are_named(finished, tmp_path, change, words):
+    text = (finished.settings.output_dir / "results.json").read_text("utf-8")
+    (tmp_path / "results.json").write_text(change(text), "utf-8")
+    with pytest.raises(ValueError, match=f"results.json: {words}"):
+        read_results(tmp_path)
+    with pytest.raises(FileNotFoundError, match="results.json: no such file"):
+        read_results(tmp_path / "gone")
+
+
 def cells(table: str) -> list[list[str]]:
     lines = [line for line in table.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
@@ -295,7 +375,7 @@ def cells(table: str) -> list[list[str]]:
 
 def test_the_accuracy_table_is_laid_out_as_table_2(finished):
     rows = cells(accuracy_table(finished))
-    assert rows[0] == ["Arm", "CLIP Score", "Color (%)", "Counting (%)", "all (%)"]
+    assert rows[0] == ["Arm", "CLIP Score (baseline, arm)", "Color (%)", "Counting (%)", "all (%)"]
     assert [row[0] for row in rows[2:]] == [arm.name for arm in arms()]
     for row, arm in zip(rows[2:], arms(), strict=True):
         for cell, kind in zip(row[2:], ("Color", "Counting", "all"), strict=True):
@@ -322,6 +402,10 @@ def test_every_table_says_that_p_is_no_proof_of_equality(finished):
         "Statistics: CLIP's cosine",
     ]
     assert all(NOT_EQUAL_NOTE in part for part in parts)
+    assert all(INDEPENDENT_NOTE in part for part in parts[:2]), (
+        "beside the paper's p stands what is wrong with it"
+    )
+    assert all("all tests take the pictures of one prompt for independent" in part for part in parts[2:])
     assert "nan" not in all_tables(finished).lower()
     assert (finished.settings.output_dir / "tables.md").read_text("utf-8") == all_tables(finished)
 

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from sur_core.evaluation import compare, kid_of_arms, kid_value, resample_means, share_of_gap
-from sur_core.evaluation.kid import _resampled
+from sur_core.evaluation.kid import _estimator, _groups
 from sur_core.evaluation.statistics import independent_t, mcnemar, paired_t, paired_t_interval
 
 
@@ -227,30 +227,97 @@ def test_kid_equals_torchmetrics(seed):
     assert kid_value(ours, reference) == pytest.approx(float(expected), rel=1e-9)
 
 
-def brute_force(ours: torch.Tensor, reference: torch.Tensor, picked, others) -> float:
-    """Means over all pairs but those of a picture with itself, of the pictures at these places."""
+def brute_force(ours, reference, prompts, reference_prompts, picked=None, others=None) -> float:
+    """Means over all pairs of different prompts, of the pictures at these places."""
+    picked = range(len(ours)) if picked is None else picked
+    others = range(len(reference)) if others is None else others
 
     def kernel(x, y):
         return (float(x.double() @ y.double()) / len(x) + 1) ** 3
 
-    def within(rows, places):
-        return np.mean([kernel(rows[i], rows[j]) for i in places for j in places if i != j])
+    def mean(x, x_prompts, x_places, y, y_prompts, y_places):
+        return np.mean(
+            [kernel(x[i], y[j]) for i in x_places for j in y_places if x_prompts[i] != y_prompts[j]]
+        )
 
-    across = np.mean([kernel(ours[i], reference[j]) for i in picked for j in others])
-    return within(ours, picked) + within(reference, others) - 2 * across
+    one, two = (ours, prompts, picked), (reference, reference_prompts, others)
+    return mean(*one, *one) + mean(*two, *two) - 2 * mean(*one, *two)
 
 
 def test_kid_equals_brute_force_for_sets_of_different_sizes():
     ours, reference = features(7, 1), features(4, 2, shift=0.5)
-    assert kid_value(ours, reference) == pytest.approx(brute_force(ours, reference, range(7), range(4)))
+    alone = brute_force(ours, reference, range(7), range(10, 14))
+    assert kid_value(ours, reference) == pytest.approx(alone)
+    prompts, of = list("aabbccc"), ["c", None, "x", "a"]
+    expected = brute_force(ours, reference, prompts, ["c", "alone", "x", "a"])
+    assert kid_value(ours, reference, prompts, of) == pytest.approx(expected)
 
 
-def test_a_resample_is_the_kid_of_its_pictures_none_compared_with_itself():
+def test_a_resample_brings_a_prompts_pictures_on_both_sides_and_never_compares_it_with_itself():
     ours, reference = features(6, 1), features(5, 2)
-    picked, others = [0, 0, 2, 3, 3, 3], [1, 1, 4, 0, 2]
-    counts = [torch.bincount(torch.tensor(rows), minlength=size) for rows, size in ((picked, 6), (others, 5))]
-    (value,) = _resampled(ours, reference, *(count.double()[None] for count in counts))
-    assert value == pytest.approx(brute_force(ours, reference, picked, others))
+    prompts, of = list("aabbcc"), ["a", "b", "b", "d", None]
+    groups = _groups(6, 5, prompts, of)
+    # Twice a, never b, once c; the reference of d three times, the one of no prompt once.
+    value = _estimator(ours, reference, groups)(torch.tensor([[2.0, 0, 1, 3, 1]]).double())
+    picked, others = [0, 1, 0, 1, 4, 5], [0, 0, 3, 3, 3, 4]
+    expected = brute_force(ours, reference, prompts, ["a", "b", "b", "d", "alone"], picked, others)
+    assert float(value) == pytest.approx(expected)
+
+
+def test_prompts_are_drawn_for_both_sides_and_the_other_references_by_themselves():
+    groups = _groups(6, 5, list("aabbcc"), ["a", "b", "b", "d", None])
+    drawn = groups.draw(3000, seed=0)
+    assert drawn.shape == (3000, 5)
+    assert (drawn[:, :3].sum(1) == 3).all() and (drawn[:, 3:].sum(1) == 2).all()
+    assert drawn.mean(0).tolist() == pytest.approx([1] * 5, abs=0.05)
+
+
+def clustered(seed: int, prompts: int = 12, each: int = 4, shift: float = 0.0):
+    """Pictures and references of the same prompts, which differ more than the pictures of one do."""
+    middles = 1.5 * features(prompts, 3 * seed).repeat_interleave(each, 0)
+    ours, reference = (0.7 * features(prompts * each, 3 * seed + part) for part in (1, 2))
+    return middles + ours + shift, middles + reference, [n // each for n in range(prompts * each)]
+
+
+def test_a_perfect_arm_is_around_zero_where_both_sets_are_of_the_same_prompts():
+    runs = [clustered(seed) for seed in range(150)]
+    found = np.array([kid_value(ours, reference, ids, ids) for ours, reference, ids in runs])
+    plain = np.array([kid_value(ours, reference) for ours, reference, _ in runs])
+    error = found.std() / math.sqrt(len(found))
+    assert abs(found.mean()) < 3 * error
+    assert plain.mean() < -10 * error, "prompts that are not told of make the same arm better than perfect"
+
+
+def test_against_references_of_other_prompts_it_is_around_zero_too():
+    """A folder of pictures without prompts, in which every picture shows something else."""
+    values, plain = [], []
+    for seed in range(150):
+        ours, _, ids = clustered(seed)
+        reference = 1.5 * features(40, 9000 + seed) + 0.7 * features(40, 19000 + seed)
+        values.append(kid_value(ours, reference, ids))
+        plain.append(kid_value(ours, reference))
+    error = np.std(values) / math.sqrt(len(values))
+    assert abs(np.mean(values)) < 3 * error and np.mean(plain) > 5 * error
+
+
+def missed(seed: int, prompts: int, each: int) -> torch.Tensor:
+    """How far an arm misses each prompt, the same in all of the prompt's pictures."""
+    return features(prompts, seed).repeat_interleave(each, 0)
+
+
+def test_intervals_of_kid_cover_the_truth_where_those_over_pictures_do_not():
+    """Two arms miss the prompts equally far on the whole, but each in its own way."""
+    covered, plain, clear, size = 0, 0, 0, (10, 20)
+    for seed in range(40):
+        ours, reference, ids = clustered(seed, *size)
+        one, two = (ours + missed(place + seed, *size) for place in (5000, 6000))
+        arms = {"one": one, "two": two, "far": one + 1.0}
+        _, found, far = kid_of_arms(arms, reference, ids, ids, resamples=150, seed=seed)
+        _, without = kid_of_arms({"one": one, "two": two}, reference, resamples=150, seed=seed)
+        covered += found.difference_interval.low <= 0 <= found.difference_interval.high
+        plain += without.difference_interval.low <= 0 <= without.difference_interval.high
+        clear += far.difference_interval.low > 0
+    assert covered >= 36 and plain < 32 and clear >= 36, (covered, plain, clear)
 
 
 def test_kid_is_around_zero_for_pictures_of_one_kind_and_its_resamples_around_it():
@@ -276,11 +343,24 @@ def test_the_difference_of_arms_is_resampled_in_pairs():
     assert again[1].difference_interval == close.difference_interval, "an arm's bounds know no other arm"
 
 
-def test_kid_needs_two_pictures_of_each():
-    with pytest.raises(ValueError, match="at least two"):
+def test_kid_says_how_many_pictures_prompts_and_references_it_is_of():
+    (found,) = kid_of_arms(
+        {"base": features(6, 1)}, features(5, 2), list("aabbcc"), ["a", None, "b", "x", "c"]
+    )
+    assert (found.pictures, found.references, found.prompts, found.references_of_prompts) == (6, 5, 3, 3)
+
+
+def test_kid_needs_two_prompts_of_each():
+    with pytest.raises(ValueError, match="two prompts or more.*pictures of 1"):
         kid_of_arms({"base": features(1, 0)}, features(5, 1))
-    with pytest.raises(ValueError, match="as many of each"):
+    with pytest.raises(ValueError, match="two prompts or more.*pictures of 1"):
+        kid_value(features(4, 0), features(5, 1), list("aaaa"))
+    with pytest.raises(ValueError, match="references of 1"):
+        kid_value(features(4, 0), features(3, 1), list("aabb"), list("aaa"))
+    with pytest.raises(ValueError, match="as many pictures of each"):
         kid_of_arms({"base": features(3, 0), "ours": features(4, 0)}, features(5, 1))
+    with pytest.raises(ValueError, match="a prompt for each"):
+        kid_value(features(4, 0), features(5, 1), list("abc"))
     (found,) = kid_of_arms({"base": features(2, 0)}, features(2, 1), resamples=200)
     assert math.isfinite(found.value)
     assert found.interval.low is None and "too few" in found.interval.note

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from small_world.dataset import (
-    PER_TYPE,
+    TEST_SETS,
     test_prompts,
     training_row,
     unseen_words,
@@ -24,10 +24,11 @@ from small_world.prompts import complex_prompt, simple_prompt
 from small_world.render import render
 from small_world.scenes import TYPES, from_truth, is_held_out, meanings, place
 from small_world.sentences import FRAMES, PARTS, sentence_form, sentence_forms
-from sur_core.evaluation.prompt_sets import load_prompts, write_prompts
+from sur_core.evaluation.prompt_sets import load_prompts
 from sur_core.surd import open_surd
+from train.__main__ import main
 
-WITH_UNSEEN = {"paper": 23, "large": 150}
+WITH_UNSEEN = {"paper": 23, "large": 150, "final": 150}
 FIRST_ROWS = "02f567bd1723167b6b29d106c7d0f03c0de1a2254e00099ed8c63226a9709adb"
 
 
@@ -132,16 +133,24 @@ def test_reference_pictures_show_what_the_prompts_ask_for(tmp_path):
 # --- test prompts -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PROMPT_SETS)
-def test_the_files_in_the_repository_are_what_the_generator_makes(tmp_path, name):
-    write_prompts(tmp_path / "again.jsonl", test_prompts(PER_TYPE[name]))
-    assert (tmp_path / "again.jsonl").read_bytes() == PROMPT_SETS[name].read_bytes()
+def test_the_files_in_the_repository_are_what_the_command_writes(tmp_path):
+    assert main(["world", "--prompts", str(tmp_path / "again")]) == 0
+    written = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert written == {path.name: path.read_bytes() for path in PROMPT_SETS.values()}
 
 
 @pytest.mark.parametrize("name", PROMPT_SETS)
 def test_so_many_prompts_of_each_type_no_text_twice(prompts, name):
-    assert Counter(prompt.type for prompt in prompts[name]) == dict.fromkeys(TYPES, PER_TYPE[name])
-    assert len({prompt.prompt for prompt in prompts[name]}) == 3 * PER_TYPE[name]
+    per_type = TEST_SETS[name][0]
+    assert Counter(prompt.type for prompt in prompts[name]) == dict.fromkeys(TYPES, per_type)
+    assert len({prompt.prompt for prompt in prompts[name]}) == 3 * per_type
+
+
+def test_the_final_set_shares_no_prompt_with_those_that_settings_were_chosen_with(prompts):
+    for texts in (lambda prompt: prompt.prompt, lambda prompt: prompt.complex):
+        final, large, paper = ({texts(p) for p in prompts[name]} for name in ("final", "large", "paper"))
+        assert len(final) > 290 and not final & (large | paper)
+    assert set(map(repr, prompts["paper"])) <= set(map(repr, prompts["large"]))
 
 
 def group(meaning):

@@ -63,6 +63,17 @@ def test_training_seeds_that_differ_widen_the_interval():
     assert widths[1] > 3 * widths[0]
 
 
+def test_training_seeds_count_with_their_unbiased_variance():
+    """Where prompts do not vary, the bootstrap's variance of the mean over seeds is s**2 / n."""
+    marks, rates = some_marks(), np.array([0.1, 0.4, 0.8])
+    rows = {SUR: np.stack([np.full(120, rate) for rate in rates]), BASE: np.zeros((1, 120))}
+    part = Marks(marks.prompts, marks.types, rows)
+    ours, base = scores.resampled([rows[SUR], rows[BASE]], part, 20_000)
+    assert ours.var() == pytest.approx(rates.var(ddof=1) / 3, rel=0.03)
+    assert ours.mean() == pytest.approx(rates.mean(), abs=0.01)
+    assert (base == 0).all()
+
+
 def test_arms_of_the_same_training_seeds_share_their_draw():
     """A difference that is the same for each training seed does not vary with them."""
     marks = some_marks()
@@ -112,7 +123,10 @@ def test_the_sentences_say_what_the_numbers_say(rates, sentence, aims):
     for arm in (BASE, SUR, COMPLEX):
         assert f"{rows[arm]['percent'][MEAN]['mean']:.1f}" in text
     assert f"{rows[SUR]['gain_points'][MEAN]['value']:+.1f}" in text
-    assert [line.rpartition(": ")[2].rpartition("; ")[2].rstrip(".") for line in lines[-3:]] == aims
+    assert [line.rpartition(": ")[2].rpartition("; ")[2].rstrip(".") for line in lines[3:6]] == aims
+    right = rows[COMPLEX]["percent"]
+    expected = [page._reached(right[kind]["mean"] >= aim) for kind, aim in page.AIM_BASE.items()]
+    assert [line.rpartition("; ")[2].rstrip(".") for line in lines[6:]] == expected
 
 
 def test_a_kid_that_is_worse_is_said_to_be():

@@ -80,7 +80,8 @@ def _add_marks(group) -> None:
     words = "who says whether a picture is right, such as small_world.judge:make_judge"
     add("--judge", metavar="MODULE:CALLABLE", help=words)
     add("--clip", type=Path, metavar="FOLDER", help="transformers CLIPModel, for CLIP Score and cosine")
-    add("--reference", type=Path, metavar="FOLDER", help="pictures that KID compares with; needs --clip")
+    words = "pictures that KID compares with; needs --clip; a file PROMPT_ID-NUMBER is of that prompt"
+    add("--reference", type=Path, metavar="FOLDER", help=words)
     add("--resamples", type=int, default=10_000, metavar="N", help="of the bootstrap intervals (10000)")
     add("--bootstrap-seed", type=int, default=0, metavar="SEED", help="of the same (0)")
 

@@ -36,6 +36,9 @@ class TrainedArm:
 
 
 DEFAULT = TrainedArm("default")
+_PAPERS = {"query_in_value": False}
+PAPER = TrainedArm("paper value", _PAPERS)
+"""Eq. 6 as it stands in the paper; the default reads the query too."""
 
 
 def shown(plan: Plan) -> TrainedArm:
@@ -47,11 +50,10 @@ Rows = dict[str, TrainedArm]
 
 
 def value(plan: Plan, costs: Costs, count: int) -> Rows:
-    plain = {"query_in_value": False}
-    rows = {"with the query (default)": DEFAULT, "as in the paper": TrainedArm("paper value", plain)}
+    rows = {"with the query (default)": DEFAULT, "as in the paper": PAPER}
     if plan.long:
         rows["with the query, trained longer"] = shown(plan)
-        rows["as in the paper, trained longer"] = TrainedArm("long paper value", {**plan.long, **plain})
+        rows["as in the paper, trained longer"] = TrainedArm("long paper value", {**plan.long, **_PAPERS})
     return rows
 
 
@@ -88,10 +90,11 @@ def stages(plan: Plan, costs: Costs, count: int) -> Rows:
 
 
 def authors(plan: Plan, costs: Costs, count: int) -> Rows:
-    alone, turned = {"token_mixing": "none"}, {"kl_direction": "authors"}
+    """All rows with the paper's Eq. 6: it is the paper that their code is compared with."""
+    alone, turned = {**_PAPERS, "token_mixing": "none"}, {**_PAPERS, "kl_direction": "authors"}
     return {
-        "the paper's training step (default)": DEFAULT,
-        "gradient of Eq. 8 cut": TrainedArm("gradient cut", cut=True),
+        "the paper's training step": PAPER,
+        "gradient of Eq. 8 cut": TrainedArm("gradient cut", _PAPERS, cut=True),
         "h3 attends over the batch": TrainedArm("batch mixed", alone, mix=True),
         "Eq. 5 reversed": TrainedArm("KL reversed", turned),
         "all three, as the authors' code": TrainedArm("as authors", {**alone, **turned}, cut=True, mix=True),

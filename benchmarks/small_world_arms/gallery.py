@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import small_world
 from small_world.dataset import Report, write_reference
@@ -25,7 +26,9 @@ from sur_core.evaluation import (
     evaluate,
     open_pipeline,
 )
+from sur_core.evaluation.drawing import Draughtsman, read_picture
 from sur_core.evaluation.image_text import picture_digest
+from sur_core.evaluation.pipeline_calls import prepared
 from sur_core.model_files import fingerprint
 
 from .plan import Plan, hashed
@@ -76,6 +79,23 @@ class Gallery:
                 taken.append((time.perf_counter() - began) / len(prompts))
         return taken[-1]
 
+    def draw_changed(
+        self, prompts: Sequence[EvalPrompt], noises: int, change: Callable[[torch.Tensor], torch.Tensor]
+    ) -> dict[tuple[str, int], np.ndarray]:
+        """Pictures of prompts whose embeddings [1, T, D] went through ``change``, by (prompt id, seed)."""
+        with tempfile.TemporaryDirectory() as folder:
+            settings = self._settings(folder, noises)
+            draughtsman = Draughtsman(self.pipeline, settings)
+            draughtsman.encoder = _ChangedEncoder(draughtsman.encoder, change)
+            jobs = {prompt.id: draughtsman.jobs(Arm("changed"), prompt) for prompt in prompts}
+            with prepared(self.pipeline, settings):
+                draughtsman.draw([job for each in jobs.values() for job in each], self._report, lambda: None)
+            return {
+                (name, job.seed): read_picture(Path(folder) / job.path)
+                for name, each in jobs.items()
+                for job in each
+            }
+
     def _settings(self, folder: str | Path, noises: int) -> EvaluationSettings:
         return EvaluationSettings(
             output_dir=folder,
@@ -90,6 +110,17 @@ class Gallery:
         name = hashed([[prompt.id, prompt.truth, prompt.complex] for prompt in prompts])
         folder = self.plan.work_dir / f"reference-{self.plan.references}-{name}"
         return write_reference(folder, prompts, self.plan.references, report=self._report)
+
+
+class _ChangedEncoder:
+    """A :class:`PromptEncoder` whose positive embeddings go through a function."""
+
+    def __init__(self, encoder, change: Callable[[torch.Tensor], torch.Tensor]):
+        self._encoder, self._change = encoder, change
+
+    def embeddings(self, request) -> dict[str, torch.Tensor]:
+        found = self._encoder.embeddings(request)
+        return {**found, "prompt_embeds": self._change(found["prompt_embeds"])}
 
 
 class RememberingJudge:

@@ -8,6 +8,7 @@ base on simple prompts and ``gap_closed``, by type, ``clip_score``, ``cosine`` a
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,6 @@ import torch
 from small_world.dataset import unseen_words
 from sur_core import adapt, load_adapter
 from sur_core.evaluation import ALL, Arm, EvalPrompt, Evaluation
-from sur_core.evaluation.drawing import read_picture
 from sur_core.evaluation.text import PromptEncoder, Request
 from sur_core.training_log import read_log
 
@@ -40,7 +40,7 @@ class Bench:
     workshop: Workshop
     gallery: Gallery
     costs: Costs
-    say: object
+    say: Callable[[str], None]
 
     def arms(self, arm: TrainedArm, label: str, eta: float | None = None) -> list[Arm]:
         """An arm for each training seed."""
@@ -98,22 +98,22 @@ def eta(bench: Bench) -> dict:
     found, rows = _measure(bench, prompts, trained, plan.ablation_noises)
     result = {"rows": rows, "prompts": len(prompts), "noises": plan.ablation_noises}
     if 0.0 in plan.etas:
-        result["zero"] = _zero(bench, found, trained["eta 0"], prompts)
+        result["zero"] = _zero(bench, trained["eta 0"], prompts)
     return result
 
 
 def ablation(bench: Bench, name: str) -> dict:
-    """Adapters that differ from the default in one thing."""
+    """Adapters that differ in one thing from the default, or from the first where it is not among them."""
     plan = bench.plan
     wanted = ABLATIONS[name](plan, bench.costs, bench.workshop.layers)
     trained = {label: bench.arms(arm, label) for label, arm in wanted.items()}
     prompts = plan.prompts(plan.large)
     found, rows = _measure(bench, prompts, trained, plan.ablation_noises)
     marks = _marks(found, trained)
-    default = next(label for label, arm in wanted.items() if arm is DEFAULT)
+    default = next((label for label, arm in wanted.items() if arm is DEFAULT), next(iter(wanted)))
     for label, arm in wanted.items():
         rows[label]["training"] = _training(bench, arm)
-        if arm is not DEFAULT:
+        if label != default:
             rows[label]["against_default"] = gains(marks, label, default, plan.resamples)
     result = {"rows": rows, "default": default, "prompts": len(prompts), "noises": plan.ablation_noises}
     if name == "start":
@@ -209,23 +209,30 @@ def _curves(bench: Bench, arm: TrainedArm) -> dict:
 # --- eta 0 --------------------------------------------------------------------------------------------------
 
 
-def _zero(bench: Bench, found: Evaluation, arms: list[Arm], prompts: tuple[EvalPrompt, ...]) -> dict:
-    """How much eta 0 changes: pictures that differ from the base's, and embeddings that differ by a bit."""
-    base = {(p.prompt_id, p.seed): found.file(p) for p in found.of(BASE)}
-    pairs = [(found.file(p), base[p.prompt_id, p.seed]) for arm in arms for p in found.of(arm.name)]
-    differing = sum(not np.array_equal(read_picture(ours), read_picture(base)) for ours, base in pairs)
-    encoder, moved = PromptEncoder(bench.gallery.pipeline), 0
+def _zero(bench: Bench, arms: list[Arm], prompts: tuple[EvalPrompt, ...]) -> dict:
+    """How much eta 0 changes: pictures that differ from the base's, and embeddings that differ by a bit.
+
+    Arms of eta 0 never ask the adapter, so their pictures would prove nothing: here Eq. 7 is written out, and
+    its embeddings are drawn. The base is drawn anew in the same batches, whose shape decides the rounding.
+    """
+    noises = bench.plan.ablation_noises
+    base = bench.gallery.draw_changed(prompts, noises, lambda hidden: hidden)
+    encoder, moved, differing = PromptEncoder(bench.gallery.pipeline), 0, 0
     for arm in arms:
         adapter = load_adapter(arm.adapter).to(bench.gallery.pipeline._execution_device)
+
+        @torch.no_grad()
+        def at_zero(hidden: torch.Tensor, adapter=adapter) -> torch.Tensor:
+            return 0.0 * next(iter(adapter.towers.values()))(hidden).c_llm + 1.0 * hidden
+
         for prompt in prompts:
             hidden = encoder.embeddings(Request(prompt.prompt, "", None, 0.0, False))["prompt_embeds"]
-            with torch.no_grad():
-                c_llm = next(iter(adapter.towers.values()))(hidden).c_llm
-                # Eq. 7 written out, in case adapt takes a short way at 0.
-                both = adapt(adapter, hidden, 0.0), 0.0 * c_llm + 1.0 * hidden
+            both = adapt(adapter, hidden, 0.0), at_zero(hidden)
             moved += not all(torch.equal(result, hidden) for result in both)
+        drawn = bench.gallery.draw_changed(prompts, noises, at_zero)
+        differing += sum(not np.array_equal(pixels, base[place]) for place, pixels in drawn.items())
     return {
-        "pictures": len(pairs),
+        "pictures": len(arms) * len(prompts) * noises,
         "differing_pictures": differing,
         "embeddings": len(arms) * len(prompts),
         "differing_embeddings": moved,

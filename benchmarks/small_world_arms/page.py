@@ -22,6 +22,8 @@ from .tables import (
 )
 
 AIM_POINTS, AIM_GAP = 25.0, 0.6
+AIM_BASE = {"counting": 90.0, "color": 90.0, "action": 85.0}
+"""Percent of complex prompts that the base should draw right."""
 _TITLES = {
     "value": ("What Eq. 6 reads: the extension query_in_value", "Eq. 6"),
     "layers": ("Layer of the language model (paper: Table 4)", "vectors from"),
@@ -68,6 +70,8 @@ def page(figures: dict) -> str:
     writers = {"main": _main, "quality": _quality, "eta": _eta}
     for name, found in groups.items():
         parts += writers[name](found) if name in writers else _ablation(name, found)
+        if name == "main":
+            parts.append(_method(figures))
     return "\n\n".join([*parts, *_how(figures)]) + "\n"
 
 
@@ -102,6 +106,25 @@ def _main(found: dict) -> list[str]:
     ]
 
 
+def _method(figures: dict) -> str:
+    """Which method the adapters of the first tables are."""
+    if not figures["about"]["training"]["query_in_value"]:
+        return "The adapters read Eq. 6 as it stands in the paper."
+    words = (
+        "**Not the paper's method to the letter:** these adapters, and all others unless a table says "
+        "otherwise, have the extension `query_in_value`: Eq. 6 adds up tokens, and the extension lets its "
+        "value keep the query as well."
+    )
+    rows = figures["tables"].get("value", {}).get("rows", {})
+    plain = {label: row for label, row in rows.items() if label.startswith("as in the paper")}
+    each = "; ".join(
+        f"{label}: {percent(row['percent'][MEAN])}%, {points(row['gain_points'][MEAN])} points over the "
+        f"base, {share(row['gap_closed'][MEAN])}% of the gap"
+        for label, row in plain.items()
+    )
+    return f"{words} With Eq. 6 {each} (table below)." if each else words
+
+
 def headline(rows: dict, prompts: int) -> str:
     base, complex, ours = (rows[arm]["percent"][MEAN] for arm in (BASE, COMPLEX, SUR))
     gain = rows[SUR]["gain_points"][MEAN]
@@ -128,6 +151,13 @@ def verdicts(rows: dict) -> list[str]:
     else:
         done = _reached(closed["value"] >= AIM_GAP)
         lines.append(f"Aim of {AIM_GAP:.0%} of the gap closed: {share(closed)}% is closed; {done}.")
+    for kind, aim in AIM_BASE.items():
+        right = rows[COMPLEX]["percent"].get(kind)
+        if right:
+            lines.append(
+                f"Aim of {aim:.0f}% of the complex prompts drawn right by the base, {kind}: "
+                f"{percent(right)}%; {_reached(right['mean'] >= aim)}."
+            )
     return lines
 
 
@@ -162,14 +192,15 @@ def _quality(found: dict) -> list[str]:
     return [
         "## Quality (paper: Table 3)",
         _seeds(found),
-        f"KID of SUR minus that of the base, both on simple prompts: {value}; {words}.",
+        f"KID of SUR minus that of the base, both on simple prompts: {value}; {words}. Aim of a KID that is "
+        f"no worse, by its value: {_reached(ours['mean'] <= 0)}.",
         quality_table(found),
         "CLIP Score: the tiny CLIP chooses between the base's picture and the arm's of the same prompt and "
         "noise; softmax, mean over pairs; 0.5 is no preference. Cosine: of picture and simple prompt. The "
         f"t-test is the paper's, one p a training seed. KID: on the tiny CLIP's features, {_size(found)}, "
         f"against {found['references']:,} true pictures of the same prompts; less is nearer. Its interval is "
-        "by bootstrap over pictures, and its ends are the means of the training seeds' ends, so that it is "
-        f"no narrower than one of the mean would be. {NOT_EQUAL_NOTE}",
+        "by bootstrap over prompts, and its ends are the means of the training seeds' ends: how much the "
+        f"seeds differ is not in it. {NOT_EQUAL_NOTE}",
     ]
 
 
@@ -182,9 +213,11 @@ def _eta(found: dict) -> list[str]:
     if zero := found.get("zero"):
         same = not (zero["differing_pictures"] or zero["differing_embeddings"])
         parts.append(
-            f"Eta 0 {'equals' if same else 'DOES NOT EQUAL'} the base: of {zero['pictures']:,} pictures "
-            f"{zero['differing_pictures']:,} differ from the base's in any pixel, and of "
-            f"{zero['embeddings']:,} embeddings {zero['differing_embeddings']:,} differ in any bit."
+            f"Eta 0 {'equals' if same else 'DOES NOT EQUAL'} the base: with Eq. 7 written out and drawn "
+            f"beside the base, of {zero['pictures']:,} pictures {zero['differing_pictures']:,} differ from "
+            "the base's in any "
+            f"pixel, and of {zero['embeddings']:,} embeddings {zero['differing_embeddings']:,} differ in any "
+            "bit. (The row of eta 0 is the base's own pictures: at 0 the adapter is not asked.)"
         )
     return [*parts, arm_table(found, "SUR at")]
 
@@ -200,8 +233,7 @@ def _ablation(name: str, found: dict) -> list[str]:
     if name in ("terms", "stages"):
         parts.append(
             "Numbers of steps are such that all rows cost about what the default costs, by the seconds of an "
-            "align and of a full step, which were measured by turns before the first training. Training took "
-            f"{_minutes(found)}."
+            "align and of a full step, which were measured by turns before the first training."
         )
     if "curves" in found:
         parts += ["Losses, means over the training seeds and over the steps since the row before:"]
@@ -210,23 +242,21 @@ def _ablation(name: str, found: dict) -> list[str]:
 
 
 def _against_default(found: dict) -> str:
-    """Which rows are better or worse than the default, as far as can be told."""
-    sorted_out: dict[str, list[str]] = {"better than the default": [], "worse": [], "not told apart": []}
+    """Which rows are better or worse than the one they are compared with, as far as can be told."""
+    sorted_out: dict[str, list[str]] = {"better": [], "worse": [], "not told apart": []}
     for label, row in found["rows"].items():
         gain = row.get("against_default", {}).get(MEAN)
         if gain is None:
             continue
         clear = gain["low"] is not None and (gain["low"] > 0 or gain["high"] < 0)
-        verdict = ("better than the default" if gain["low"] > 0 else "worse") if clear else "not told apart"
+        verdict = ("better" if gain["low"] > 0 else "worse") if clear else "not told apart"
         sorted_out[verdict].append(f"{label} ({points(gain)})")
     words = "; ".join(f"{verdict}: {', '.join(rows) or 'none'}" for verdict, rows in sorted_out.items())
-    return f"Over all types, in points with 95% intervals: {words}."
-
-
-def _minutes(found: dict) -> str:
-    rows = {label: row["training"]["seconds"] for label, row in found["rows"].items() if "training" in row}
-    each = (f"{label}: {sum(took) / len(took) / 60:.1f} min" for label, took in rows.items())
-    return "; ".join(each)
+    count = sum(map(len, sorted_out.values()))
+    return (
+        f"Against '{found['default']}', over all types, in points: {words}. Each of these {count} intervals "
+        "is a 95% one by itself; where nothing differs, one in twenty still excludes zero."
+    )
 
 
 def _seeds(found: dict) -> str:
@@ -252,18 +282,18 @@ def _long(settings: dict) -> str:
 
 
 def _how(figures: dict) -> list[str]:
-    about, seconds = figures["about"], figures["seconds"]
+    about = figures["about"]
     training, versions = about["training"], about["versions"]
-    times = "; ".join(f"{name} {duration_words(value)}" for name, value in seconds.items())
     return [
         "## How it was counted",
         "Percentages are means over the training seeds, in brackets the smallest and the largest. Intervals "
         "in square brackets are 95% intervals by bootstrap. An adapter's mark of a picture is the mean over "
         "the training seeds' marks; the bootstrap draws prompts, with all their pictures, within their type, "
-        "and training seeds, both with replacement. Three seeds can tell only roughly how much training "
-        "varies. All arms draw the same prompts from the same noise. The gap is from the base on simple to "
-        "the base on complex prompts; over all types it is that of the means. The judge is exact and reads "
-        "pixels alone. Rows of equal name in different tables differ where numbers of pictures do.",
+        "and training seeds, both with replacement, the latter's differences made larger by the root of "
+        "n / (n - 1). Three seeds can still tell only roughly how much training varies, so that intervals "
+        "may be too narrow. All arms draw the same prompts from the same noise. The gap is from the base on "
+        "simple to the base on complex prompts; over all types it is that of the means. The judge is exact "
+        "and reads pixels alone. Rows of equal name in different tables differ where numbers of pictures do.",
         "## What was run",
         f"SURD-Shapes, {about['rows']:,} training triplets a seed; {training['train_batch_size']} a step, "
         f"{training['align_steps']:,} align and {training['full_steps']:,} full steps, eta {about['eta']:g}; "
@@ -273,6 +303,20 @@ def _how(figures: dict) -> list[str]:
         f"`{about['models_fingerprint']}`. Machine: {about['cpu']}, {about['cores']} cores, "
         f"{about['threads']} threads, device {about['device']}; "
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}.",
-        f"Time: {times}; together {duration_words(sum(seconds.values()))}. The default adapters' training "
-        "counts to the group that needed them first.",
+        _time_words(figures),
     ]
+
+
+def _time_words(figures: dict) -> str:
+    """What all of it took."""
+    times = "; ".join(f"{name} {duration_words(value)}" for name, value in figures["seconds"].items())
+    training = figures["training"]
+    if not training:
+        return f"Time of drawing and judging: {times}."
+    costs = training["costs"]
+    return (
+        f"Time: {training['adapters']} adapters, {duration_words(training['seconds'])} of training in all, "
+        "of which some may have run beside each other. Before the first, on their own: an align step "
+        f"{1000 * costs['align_step']:.0f} ms, a full step {1000 * costs['full_step']:.0f} ms, drawing and "
+        f"judging a picture {1000 * costs['picture']:.0f} ms. Drawing and judging: {times}."
+    )

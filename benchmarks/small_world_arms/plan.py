@@ -17,7 +17,7 @@ from sur_core.training_config import TrainingConfig, check_setting
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = ("main", "quality", "eta", "value", "layers", "terms", "start", "stages", "authors")
-LONG = {"align_steps": 5000, "full_steps": 6000, "learning_rate": 7e-4}
+LONG = {"align_steps": 5000, "full_steps": 8000, "learning_rate": 7e-4}
 _NO_RESULT = ("work_dir", "page", "figures", "models", "training_seeds", "groups", "batch_size")
 
 
@@ -32,7 +32,8 @@ class Plan:
         training_seeds: one default adapter, and one of each ablation, is trained for each; a seed is also
             that of its training set.
         groups: which to run, of ``GROUPS``.
-        large, paper: prompt sets: the larger test, and the paper's fifteen prompts a type.
+        large, paper: prompt sets: the larger test, on which no setting was chosen, and the paper's fifteen
+            prompts a type.
         per_type: prompts taken of each type of these sets; 0 takes all.
         main_noises: pictures of each prompt of the larger test in groups main and quality.
         ablation_noises: the same in all other groups.
@@ -54,7 +55,7 @@ class Plan:
     models: Models = field(default_factory=Models)
     training_seeds: tuple[int, ...] = (0, 1, 2)
     groups: tuple[str, ...] = GROUPS
-    large: Path = PROMPT_SETS["large"]
+    large: Path = PROMPT_SETS["final"]
     paper: Path = PROMPT_SETS["paper"]
     per_type: int = 0
     main_noises: int = 2

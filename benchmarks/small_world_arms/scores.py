@@ -4,8 +4,9 @@ An arm that was trained several times, from different training seeds, has a row 
 a picture is the mean over these rows. An interval has two sources of chance: the test prompts, and what
 training happened to give. The bootstrap draws both: prompts with replacement within their type, each with all
 its pictures (:func:`sur_core.evaluation.resample_means`), and training seeds with replacement. Arms of equal
-training seeds share the draw, since they share the training set. From three seeds the second source can only
-be told roughly.
+training seeds share the draw, since they share the training set. Drawing from n values spreads too little by
+(n - 1) / n, so that differences between seeds are drawn larger by the root of its inverse. From three seeds
+the second source can still only be told roughly.
 """
 
 from __future__ import annotations
@@ -113,10 +114,19 @@ def resampled(rows: Sequence[np.ndarray], marks: Marks, resamples: int) -> list[
         count = len(part)
         if count not in draws:
             draws[count] = np.random.default_rng(count).integers(count, size=(resamples, count))
-        own = means[:, place : place + count]
+        own = _widened(means[:, place : place + count])
         result.append(np.take_along_axis(own, draws[count], axis=1).mean(axis=1))
         place += count
     return result
+
+
+def _widened(means: np.ndarray) -> np.ndarray:
+    """[resamples, n] with the same means over n, and deviations from them larger by sqrt(n / (n - 1))."""
+    count = means.shape[1]
+    if count == 1:
+        return means
+    middle = means.mean(axis=1, keepdims=True)
+    return middle + (means - middle) * (count / (count - 1)) ** 0.5
 
 
 def bounds(samples: np.ndarray | None) -> tuple[float | None, float | None]:

@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -48,8 +49,8 @@ class Study:
         left = list(self.plan.groups)
         while left:
             name = left[0]
+            self._train(left, costs)
             with self._timed(name):
-                self._train(left, costs)
                 figures = RUN[name](bench)
             self._keep(name, figures)
             left.pop(0)
@@ -78,8 +79,7 @@ class Study:
             steps = seconds_of_steps(trainer, plan.turns)
             return Costs(*steps, self.gallery.seconds_per_picture(plan.prompts(plan.large)))
 
-        key = hashed([settings_that_count(plan.config), plan.models_fingerprint, plan.steps])
-        costs = kept(plan.work_dir / f"costs-{key}.json", measure)
+        costs = kept(self._costs_file, measure)
         self._say(
             f"a step: align {1000 * costs.align_step:.1f} ms, full {1000 * costs.full_step:.1f} ms; a "
             f"picture: {1000 * costs.picture:.1f} ms. {plan.config.align_steps:,} align and "
@@ -87,6 +87,15 @@ class Study:
             f"or {costs.full_steps_worth(plan.config):,} full steps"
         )
         return costs
+
+    @property
+    def _costs_file(self) -> Path:
+        plan = self.plan
+        key = hashed([settings_that_count(plan.config), plan.models_fingerprint, plan.steps])
+        return plan.work_dir / f"costs-{key}.json"
+
+    def _kept_costs(self) -> Costs | None:
+        return kept(self._costs_file, None) if self._costs_file.is_file() else None
 
     def _train(self, left: list[str], costs: Costs) -> None:
         """Train what the first of the groups that are ``left`` needs and has not."""
@@ -145,6 +154,7 @@ class Study:
             **headline_figures(groups),
             "tables": groups,
             "seconds": {name: round(value) for name, value in seconds.items()},
+            "training": self._training(list(groups)),
             "about": self._about(),
         }
 
@@ -166,9 +176,18 @@ class Study:
             "long": plan.long,
         }
 
+    def _training(self, groups: list[str]) -> dict:
+        """All adapters of some groups: how many, and the sum of the seconds that their trainings took."""
+        costs, seeds = self._kept_costs(), self.plan.training_seeds
+        if costs is None:
+            return {}
+        arms = {arm for name in groups for arm in needed(name, self.plan, costs, self.workshop.layers)}
+        seconds = sum(self.workshop.counters(arm, seed).seconds for arm in arms for seed in seeds)
+        return {"adapters": len(arms) * len(seeds), "seconds": round(seconds), "costs": asdict(costs)}
+
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
-        """Adds to the group's seconds, over all starts."""
+        """Adds to the group's seconds of drawing and judging, over all starts."""
         began = time.monotonic()
         try:
             yield

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from sur_core.evaluation.tables import markdown
+from sur_core.evaluation.tables import ABSENT, markdown, p_words
 
 from .groups import BASE, COMPLEX, SUR
 from .scores import MEAN
-
-ABSENT = "-"
 
 
 def kinds(figures: dict) -> list[str]:
@@ -59,7 +57,7 @@ def arm_table(figures: dict, what: str) -> str:
     default = figures.get("default")
     head = [what, *(f"{name} (%)" for name in names), "gain, mean (points)", "gap closed, mean (%)"]
     head += ["CLIP Score", "KID minus base"]
-    head += ["against the default, mean (points)", "steps, align + full"] if default else []
+    head += [f"against '{default}', mean (points)", "steps, align + full"] if default else []
     rows = [head]
     for arm, row in figures["rows"].items():
         cells = [arm, *(percent(row["percent"][name]) for name in names)]
@@ -75,7 +73,7 @@ def quality_table(figures: dict) -> str:
     """The layout of the paper's Table 3, with the measures that a small world allows."""
     rows = [["Arm", "CLIP Score base", "arm", "cosine", "t-test p of the cosine", "KID", "KID minus base"]]
     for arm, row in figures["rows"].items():
-        tests = ", ".join(_p(p) for p in row.get("cosine_t_test_p", [])) or ABSENT
+        tests = ", ".join(p_words(p) for p in row.get("cosine_t_test_p", [])) or ABSENT
         rows.append(
             [
                 arm,
@@ -137,7 +135,9 @@ def share(closed: dict | None) -> str:
 def interval(found: dict, places: str) -> str:
     if found["low"] is None:
         return "[not defined]"
-    return f"[{found['low']:{places}}, {found['high']:{places}}]"
+    # Adding up leaves zeros such as -1e-16, which no one should read as "-0".
+    low, high = (round(found[end], 12) + 0.0 for end in ("low", "high"))
+    return f"[{low:{places}}, {high:{places}}]"
 
 
 def _clip_pair(row: dict) -> list[str]:
@@ -157,9 +157,3 @@ def _kid_difference(row: dict) -> str:
 def _steps(row: dict) -> str:
     training = row.get("training")
     return ABSENT if training is None else f"{training['align_steps']:,} + {training['full_steps']:,}"
-
-
-def _p(p: float | None) -> str:
-    if p is None:
-        return "not defined"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

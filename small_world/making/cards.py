@@ -16,8 +16,9 @@ tags: [sur-adapter, surd-shapes, toy]
 
 {text}
 
-Made by `python -m train world --rebuild` from seeds; nothing was downloaded. It belongs to SURD-Shapes, the
-small world of this project, knows nothing outside it and is of no use for real pictures.
+Made by `python -m train world --rebuild` from seeds; nothing was downloaded. Another run gives models that
+are alike, not the same: rounding differs with the number of cores, and on a GPU. It belongs to SURD-Shapes,
+the small world of this project, knows nothing outside it and is of no use for real pictures.
 
 | | |
 |---|---|
@@ -33,7 +34,7 @@ def write_cards(models: Models) -> None:
         "SURD-Shapes base: a tiny Stable Diffusion",
         "A StableDiffusionPipeline for 64 x 64 pictures. Its UNet was raised on complex prompts only (lists "
         "of keywords), so that narrative sentences reach it as strangers: the problem the "
-        "SUR-adapter is about.",
+        "SUR-adapter is about. It has seen every combination, those of the test prompts too.",
         {
             "VAE": f"factor 8, 4 channels, {_plan(vae.PLAN)}, {_scenes(vae.POOL)}; then its "
             f"decoder alone, {_plan(vae.DECODER_PLAN)}, on latents with a little noise",
@@ -46,8 +47,8 @@ def write_cards(models: Models) -> None:
         "SURD-Shapes CLIP",
         "A CLIPModel trained contrastively on scenes with captions of both kinds and with every word of the "
         "world, as CLIP has seen the whole web. Like that web it has mostly keywords and labels and seldom a "
-        "sentence (of any form, the test prompts' too), so that it knows words better than what sentences "
-        "mean.",
+        "sentence (of any form and about any combination, those of the test prompts too), so that it knows "
+        "words better than what sentences mean.",
         {
             "training": _plan(clip.PLAN),
             "captions": f"{SENTENCES:.0%} sentences, {LABELS:.0%} labels, the rest lists of keywords",
@@ -58,7 +59,9 @@ def write_cards(models: Models) -> None:
         models.llm,
         "SURD-Shapes language model",
         "A LlamaForCausalLM trained on text only: facts about words (what crimson is, how many a trio is, "
-        "what color a banana has) and sentences with what they come to. It has never seen a picture.",
+        "what color a banana has) and sentences with what they come to. It has never seen a picture. Its "
+        "sentences have every form and tell of every combination, those of the test prompts too: these are "
+        "kept from the triplets that an adapter is trained on, not from the models behind it.",
         {"training": f"{_plan(llm.PLAN)}, {llm.LINES} lines each"},
     )
 

@@ -75,9 +75,8 @@ def raise_model(
         ValueError: ``state_path`` is from another plan, another source or another start.
     """
     trained = dict(model.named_parameters())
-    optimizer = torch.optim.AdamW(
-        trained.values(), plan.learning_rate, (0.9, 0.99), weight_decay=plan.weight_decay, fused=True
-    )
+    rate, decay = plan.learning_rate, plan.weight_decay
+    optimizer = torch.optim.AdamW(trained.values(), rate, (0.9, 0.99), weight_decay=decay, fused=True)
     averaged = {key: value.detach().clone() for key, value in trained.items()} if plan.ema else {}
     settings = {**asdict(plan), "source": source, "start": digest(model.state_dict())}
     start = _resume(state_path, settings, model, optimizer, averaged)
@@ -85,29 +84,35 @@ def raise_model(
     model.train()
     saved = time.monotonic()
     for step in range(start, plan.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = plan.learning_rate * plan.rate(step)
         with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
             loss = loss_of(step, generator(plan.seed, step))
-        loss.backward()
-        average_gradients(list(trained.values()))
-        nn.utils.clip_grad_norm_(trained.values(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        _learn(loss, trained, optimizer, rate * plan.rate(step))
         _average(averaged, trained, min(plan.ema, (step + 1) / (step + 10)))
         if rank():
             continue  # the first process speaks and saves for all
         report(name, step + 1, plan.steps)
         if step % LOG_EVERY == 0:
-            with open(state_path.with_suffix(".log"), "a", encoding="utf-8") as file:
-                file.write(f"step {step} loss {loss.item():.5f}\n")
+            _log(state_path, step, loss)
         if time.monotonic() - saved > SAVE_EVERY or step + 1 == plan.steps:
             _save(state_path, settings, model, optimizer, averaged, step + 1)
             saved = time.monotonic()
-    with torch.no_grad():
-        for key, value in averaged.items():
-            trained[key].copy_(value)
+    model.load_state_dict(averaged, strict=False)  # there may be none, and buffers have no average
     model.eval()
+
+
+def _learn(loss: torch.Tensor, trained: dict, optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss.backward()
+    average_gradients(list(trained.values()))
+    nn.utils.clip_grad_norm_(trained.values(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _log(state_path: Path, step: int, loss: torch.Tensor) -> None:
+    with open(state_path.with_suffix(".log"), "a", encoding="utf-8") as file:
+        file.write(f"step {step} loss {loss.item():.5f}\n")
 
 
 @torch.no_grad()

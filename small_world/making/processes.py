@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.distributed as distributed
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+UNHEARD = "unheard"  # a file that says why a process cannot reach the others
+logger = logging.getLogger(__name__)
 
 
-def in_processes(count: int, work: Callable, *arguments) -> None:
+def in_processes(count: int, work: Callable, *arguments) -> bool:
     """Run ``work(*arguments)`` in ``count`` processes of one thread each that can talk to one another.
 
-    ``work`` must be importable. Raises what it raised.
+    ``work`` must be importable.
+
+    Returns:
+        False, with nothing done, where processes cannot talk to one another.
+
+    Raises:
+        ProcessRaisedException: with the trace of what ``work`` raised.
     """
+    if not (distributed.is_available() and distributed.is_gloo_available()):
+        logger.warning("torch has no gloo here: one process does all the work, which takes longer")
+        return False
     with tempfile.TemporaryDirectory() as folder:
-        meeting = (Path(folder) / "meeting").as_uri()
-        torch.multiprocessing.spawn(_process, (count, meeting, work, arguments), nprocs=count)
+        given = count, Path(folder), work, arguments
+        try:
+            torch.multiprocessing.spawn(_process, given, nprocs=count)
+        except ProcessRaisedException:
+            unheard = Path(folder) / UNHEARD
+            if not unheard.exists():
+                raise
+            words = "processes cannot talk to one another (%s): one does all the work, which takes longer"
+            logger.warning(words, unheard.read_text("utf-8"))
+            return False
+    return True
 
 
 def workers(batch_sizes: list[int]) -> int:
@@ -27,11 +51,17 @@ def workers(batch_sizes: list[int]) -> int:
     return max(n for n in range(1, cores + 1) if all(size % n == 0 for size in batch_sizes))
 
 
-def _process(rank: int, count: int, meeting: str, work: Callable, arguments: tuple) -> None:
+def _process(rank: int, count: int, folder: Path, work: Callable, arguments: tuple) -> None:
     torch.set_num_threads(1)
-    # The processes are on this machine; without a name, gloo asks the network for one and may not get it.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)
+    if sys.platform == "linux":
+        # The processes are on this machine; without a name, gloo asks the network for one and may not get it.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    meeting = (folder / "meeting").as_uri()
+    try:
+        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)
+    except Exception as error:
+        (folder / UNHEARD).write_text(str(error), "utf-8")
+        raise
     try:
         work(*arguments)
     finally:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import base64
 from xml.etree.ElementTree import Element
 
+from sur_core.evaluation import Evaluation
+
 from ..dataset import unseen_words
 from .elements import element, wide
-from .found import Results
+from .found import adapted_arms, complex_arm, picture_of
 
 PROMPTS_PER_TYPE = 4
 
 
-def picture_grid(main: Results, etas: Results) -> list[Element]:
+def picture_grid(main: Evaluation, etas: Evaluation) -> list[Element]:
     """A table for each type. Which prompts and which noise is a rule that looks at no result."""
-    columns = [("base, strength 0", main, main.base)]
-    steps = {eta: (etas, arm) for eta, arm in etas.adapted.items()}
-    steps |= {eta: (main, arm) for eta, arm in main.adapted.items()}
-    columns += [(f"strength {eta:g}", results, arm) for eta, (results, arm) in sorted(steps.items())]
-    if main.complex:
-        columns.append((main.complex, main, main.complex))
-    seed = next(seed for seed in main.seeds if seed in etas.seeds)
+    columns = [("base, strength 0", main, main.baseline)]
+    steps = {eta: (found, arm) for found in (etas, main) for eta, arm in adapted_arms(found).items()}
+    columns += [(f"strength {eta:g}", found, arm) for eta, (found, arm) in sorted(steps.items())]
+    if best := complex_arm(main):
+        columns.append((best, main, best))
+    seed = next(seed for seed in main.settings.seeds if seed in etas.settings.seeds)
     return [_rule(seed), *(_type_table(name, main, columns, seed) for name in main.types)]
 
 
@@ -34,13 +35,13 @@ def _rule(seed: int) -> Element:
     )
 
 
-def _type_table(name: str, main: Results, columns: list, seed: int) -> Element:
+def _type_table(name: str, main: Evaluation, columns: list, seed: int) -> Element:
     caption = f"Pictures of type {name}"
     head = element("tr", [element("th", title, scope="col") for title, _, _ in columns])
     bodies = []
     for prompt in [prompt for prompt in main.prompts if prompt.type == name][:PROMPTS_PER_TYPE]:
         said = element("th", _marked(prompt.prompt), colspan=len(columns), scope="rowgroup")
-        cells = [_cell(results, arm, title, prompt, seed) for title, results, arm in columns]
+        cells = [_cell(found, arm, title, prompt, seed) for title, found, arm in columns]
         bodies.append(element("tbody", element("tr", said), element("tr", cells)))
     made = element("table", element("caption", caption), element("thead", head), bodies, class_="grid")
     return wide(made, caption)
@@ -55,11 +56,11 @@ def _marked(text: str) -> list:
     return [*parts, rest]
 
 
-def _cell(results: Results, arm: str, title: str, prompt, seed: int) -> Element:
-    picture = results.picture(arm, prompt.id, seed)
-    verdict = picture["verdict"]
-    text = "right" if verdict["right"] else f"wrong: {verdict['why']}"
-    content = base64.b64encode((results.folder / picture["path"]).read_bytes()).decode()
+def _cell(found: Evaluation, arm: str, title: str, prompt, seed: int) -> Element:
+    picture = picture_of(found, arm, prompt.id, seed)
+    verdict = picture.verdict
+    text = "right" if verdict.right else f"wrong: {verdict.why}"
+    content = base64.b64encode(found.file(picture).read_bytes()).decode()
     image = element(
         "img",
         src=f"data:image/png;base64,{content}",
@@ -68,8 +69,6 @@ def _cell(results: Results, arm: str, title: str, prompt, seed: int) -> Element:
         width=64,
         height=64,
     )
-    mark = element(
-        "span", "✓ right" if verdict["right"] else "✗ wrong", class_="yes" if verdict["right"] else "no"
-    )
-    why = None if verdict["right"] else element("small", verdict["why"], class_="why")
+    mark = element("span", "✓ right" if verdict.right else "✗ wrong", class_="yes" if verdict.right else "no")
+    why = None if verdict.right else element("small", verdict.why, class_="why")
     return element("td", image, mark, why)

@@ -21,7 +21,7 @@ from .judges import Judge, Verdict, load_judge
 from .kid import KID, kid_of_arms, kid_value
 from .pipelines import open_pipeline
 from .prompt_sets import EvalPrompt, PromptSetError, load_prompts, types_of, write_prompts
-from .results import write_results
+from .results import read_results, write_results
 from .run import EvaluationStopped, check_inputs, evaluate
 from .settings import EvaluationSettings
 from .statistics import (
@@ -70,6 +70,7 @@ __all__ = [
     "load_prompts",
     "open_pipeline",
     "quality_table",
+    "read_results",
     "resample_means",
     "share_of_gap",
     "statistics_table",

@@ -7,29 +7,26 @@ the pictures, ``about.json`` says what was hashed. Arms that would draw the same
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import logging
-import os
-import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..model_files import fingerprint
 from .arms import Arm
-from .pipelines import picture_size, pipeline_fingerprint, scheduler_settings
+from .pictures import is_whole, write_picture, write_quickly
+from .pictures import read_picture as read_picture
+from .pipeline_calls import are_plain, picture_size, told
+from .pipeline_identity import pipeline_fingerprint, scheduler_settings
 from .prompt_sets import EvalPrompt
 from .settings import EvaluationSettings
 from .text import PromptEncoder, Request
 
-log = logging.getLogger(__name__)
-
 FOLDER = "images"
-_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True)
@@ -42,17 +39,21 @@ class Job:
 
 
 class Draughtsman:
-    """Draws with one pipeline, which must be prepared (:func:`pipelines.prepared`).
+    """Draws with one pipeline, which must be prepared (:func:`pipeline_calls.prepared`).
 
     Args:
         pipeline: a diffusers pipeline.
         settings: size, steps and so on.
+        call_arguments: what the pipeline is given besides, the same for every picture.
     """
 
-    def __init__(self, pipeline, settings: EvaluationSettings):
-        self._pipeline, self._settings = pipeline, settings
+    def __init__(
+        self, pipeline, settings: EvaluationSettings, call_arguments: Mapping[str, Any] | None = None
+    ):
+        self._pipeline, self._settings, self._arguments = pipeline, settings, dict(call_arguments or {})
         self.encoder = PromptEncoder(pipeline, settings.clip_skip)
-        self.width, self.height = picture_size(pipeline, settings)
+        self.size = picture_size(pipeline, settings)
+        width, height = self.size or (None, None)
         self.fingerprint = pipeline_fingerprint(pipeline)
         self._common = {
             "model": self.fingerprint,
@@ -60,12 +61,23 @@ class Draughtsman:
             "steps": settings.steps,
             "guidance_scale": float(settings.guidance_scale),
             "clip_skip": settings.clip_skip,
-            "width": self.width,
-            "height": self.height,
+            "width": width,
+            "height": height,
             "device": pipeline._execution_device.type,
             "versions": library_versions(),
         }
+        if self._arguments:
+            self._common["call_arguments"] = told(self._arguments)
         self._about: dict[str, dict] = {}
+
+    def words(self) -> dict[str, str]:
+        """The pictures' size, and what the pipeline is given besides prompts."""
+        size = "{} x {}".format(*self.size) if self.size else "that of the image given"
+        given = (
+            f"{name} {value!r}" if are_plain({name: value}) else name
+            for name, value in sorted(self._arguments.items())
+        )
+        return {"size": size} | ({"also given": ", ".join(given)} if self._arguments else {})
 
     def jobs(self, arm: Arm, prompt: EvalPrompt) -> list[Job]:
         """One for each seed."""
@@ -95,9 +107,10 @@ class Draughtsman:
         """
         jobs = list({job.path: job for job in jobs}.values())
         missing = [job for job in jobs if not is_whole(self._file(job))]
-        # Always full batches: the libraries sum in another order for other shapes, and what a run finds
-        # done must not change what it draws.
-        size = min(self._settings.batch_size, len(jobs))
+        # Always full batches: the libraries sum in another order for other shapes, and neither what a run
+        # finds done nor how much is drawn beside it may change a picture. Alone where there are images:
+        # pipelines encode one of them for a whole batch, with the random numbers of its first picture.
+        size = self._settings.batch_size if are_plain(self._arguments) else 1
         done = len(jobs) - len(missing)
         if report:
             report("drawing", done, len(jobs))
@@ -119,8 +132,8 @@ class Draughtsman:
             generator=[torch.Generator("cpu").manual_seed(job.seed) for job in jobs],
             num_inference_steps=self._settings.steps,
             guidance_scale=self._settings.guidance_scale,
-            width=self.width,
-            height=self.height,
+            **(dict(zip(("width", "height"), self.size, strict=True)) if self.size else {}),
+            **self._arguments,
             output_type="np",
         )
         if any(getattr(output, "nsfw_content_detected", None) or []):
@@ -136,14 +149,11 @@ class Draughtsman:
         return (output.images * 255).round().astype(np.uint8)
 
     def _write(self, job: Job, pixels: np.ndarray) -> None:
-        from PIL import Image
-
-        path, content = self._file(job), io.BytesIO()
+        path = self._file(job)
         about = path.parent / "about.json"
         if not about.is_file():
-            _write_quickly(about, json.dumps(self._about[path.parent.name], indent=1).encode())
-        Image.fromarray(pixels).save(content, format="PNG")
-        _write_quickly(path, content.getvalue())
+            write_quickly(about, json.dumps(self._about[path.parent.name], indent=1).encode())
+        write_picture(path, pixels)
 
     def _file(self, job: Job) -> Path:
         return Path(self._settings.output_dir) / job.path
@@ -154,44 +164,6 @@ class Draughtsman:
         key = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=10).hexdigest()
         self._about[key] = about
         return key
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a PNG is there to its end. One that a power failure cut is named in the log."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - len(_PNG_END)))
-            whole = file.read() == _PNG_END
-    except FileNotFoundError:
-        return False
-    if not whole:
-        log.warning("%s: the picture is cut off; it is drawn again", path)
-    return whole
-
-
-def _write_quickly(path: Path, content: bytes) -> None:
-    """Whole or not there after a kill. Not flushed to the disk, which would take longer than drawing a small
-    picture; what a power failure leaves is told by its end (:func:`is_whole`).
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".unfinished-{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """uint8 [H, W, 3]. ValueError naming the file if it is damaged."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: damaged picture ({error}). Delete it; it will be drawn again") from error
 
 
 def library_versions() -> dict[str, str]:

@@ -32,7 +32,7 @@ class ImageTextModel:
 
     def __init__(self, folder: str | Path, device: str | torch.device = "cpu", batch_size: int = 32):
         self.folder, self.device, self.batch_size = Path(folder), torch.device(device), batch_size
-        files = _files(self.folder)
+        files = check_folder(self.folder)
         self.fingerprint = fingerprint(files)
         """Hex hash of the files: equal fingerprints give equal features."""
         with told_in_words(f"{self.folder}: not a usable CLIP model"):
@@ -165,7 +165,13 @@ def picture_digest(pixels: np.ndarray) -> str:
     return content.hexdigest()
 
 
-def _files(folder: Path) -> list[tuple[str, Path]]:
+def check_folder(folder: Path) -> list[tuple[str, Path]]:
+    """(name, path) of the files that decide what a CLIP model computes; nothing is loaded.
+
+    Raises:
+        ModelFileError (a ValueError): not a CLIP model's folder.
+        OSError: there is no such folder.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected a CLIP model as transformers saves it")
     for name in ("config.json", "preprocessor_config.json"):

@@ -9,17 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..images import decode_image
-from ..surd_images import IMAGE_SUFFIXES
-from .drawing import read_picture
 from .evaluation import Accuracy, ClipScore, Evaluation
 from .image_text import FeatureCache, ImageTextModel, clip_score_share, cosines
 from .judges import Judge, Verdict, ask
 from .kid import kid_of_arms
+from .pictures import read_picture
+from .references import References
 from .statistics import ALL, compare
 
 _CHUNK = 64
-_KID_RESAMPLES = 2000  # a resample costs the square of the number of pictures
+_KID_RESAMPLES = 2000  # a resample costs the square of the number of prompts and references
 
 Load = Callable[[], np.ndarray]
 
@@ -49,7 +48,7 @@ def add_verdicts(found: Evaluation, judge: Judge, report: Callable, pause: Calla
 def add_clip(
     found: Evaluation,
     clip: ImageTextModel,
-    references: Sequence[Load] | None,
+    references: References | None,
     report: Callable,
     pause: Callable,
 ) -> Evaluation:
@@ -61,24 +60,12 @@ def add_clip(
     loads = [lambda path=path: read_picture(path) for path in places]
     try:
         rows = _features(cache, loads, "CLIP features", report, pause)
-        others = _features(cache, references, "reference features", report, pause) if references else None
+        others = references and _features(cache, references.loads, "reference features", report, pause)
     finally:
         cache.save()
     images = rows[[places[found.file(picture)] for picture in found.pictures]]
     found = _add_scores(found, images, clip)
-    if others is not None:
-        size = len(found.pictures) // len(found.arms)
-        kids = kid_of_arms(
-            {arm.name: part for arm, part in zip(found.arms, images.split(size), strict=True)},
-            others,
-            resamples=min(found.settings.resamples, _KID_RESAMPLES),
-            seed=found.settings.bootstrap_seed,
-            confidence=found.settings.confidence,
-        )
-        found = replace(
-            found, kids=tuple(kids), about={**found.about, "references": f"{len(others)} pictures"}
-        )
-    return found
+    return found if references is None else _add_kid(found, images, others, references)
 
 
 def add_comparisons(found: Evaluation) -> Evaluation:
@@ -114,32 +101,6 @@ def add_comparisons(found: Evaluation) -> Evaluation:
     return replace(found, comparisons=tuple(comparisons))
 
 
-def open_references(reference: Sequence[np.ndarray] | str | Path) -> list[Load]:
-    """What reads each reference picture. ValueError or OSError if there are fewer than two."""
-    if isinstance(reference, str | Path):
-        folder = Path(reference)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder; expected one with reference pictures")
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-        loads = [lambda path=path: _read_any(path) for path in paths]
-        name = str(folder)
-    else:
-        for number, pixels in enumerate(reference):
-            shape, kind = getattr(pixels, "shape", ()), getattr(pixels, "dtype", type(pixels))
-            if len(shape) != 3 or shape[2] != 3 or kind != np.uint8:
-                raise ValueError(
-                    f"reference picture {number}: expected uint8 [H, W, 3], found {kind} {list(shape)}"
-                )
-        loads, name = [lambda pixels=pixels: pixels for pixels in reference], "reference pictures"
-    if len(loads) < 2:
-        raise ValueError(f"{name}: KID needs two reference pictures or more, found {len(loads)}")
-    return loads
-
-
-def _read_any(path: Path) -> np.ndarray:
-    return np.asarray(decode_image(path.read_bytes(), str(path)))
-
-
 def _features(cache: FeatureCache, loads: Sequence[Load], what: str, report, pause) -> torch.Tensor:
     """[N, D]; some pictures in memory at a time."""
     parts = []
@@ -148,6 +109,23 @@ def _features(cache: FeatureCache, loads: Sequence[Load], what: str, report, pau
         report(what, min(start + _CHUNK, len(loads)), len(loads))
         pause()
     return torch.cat(parts)
+
+
+def _add_kid(
+    found: Evaluation, images: torch.Tensor, others: torch.Tensor, references: References
+) -> Evaluation:
+    """``images``: features of every picture, [arms * N, D]; ``others``: of every reference."""
+    size = len(found.pictures) // len(found.arms)
+    kids = kid_of_arms(
+        {arm.name: part for arm, part in zip(found.arms, images.split(size), strict=True)},
+        others,
+        [picture.prompt_id for picture in found.pictures[:size]],
+        references.prompts,
+        resamples=min(found.settings.resamples, _KID_RESAMPLES),
+        seed=found.settings.bootstrap_seed,
+        confidence=found.settings.confidence,
+    )
+    return replace(found, kids=tuple(kids), about={**found.about, "references": references.words()})
 
 
 def _add_scores(found: Evaluation, images: torch.Tensor, clip: ImageTextModel) -> Evaluation:

@@ -1,8 +1,8 @@
-"""What an evaluation leaves: results.json, results.csv, tables.md.
+"""What an evaluation leaves: results.json, results.csv, tables.csv, tables.md.
 
-``results.json``, schema version 1, is one object::
+``results.json``, schema version 2, is one object::
 
-    schema          1
+    schema          2
     about           model, its fingerprint, judge, CLIP, reference, versions
     remarks         sentences a reader must know
     settings        every field of EvaluationSettings but output_dir
@@ -18,32 +18,41 @@
     kids            [fields of KID]
 
 Shares are 0..1. ``null`` in a test or interval means "not defined", and its ``note`` says why.
-``results.csv`` has a row a picture. Neither holds a date, so that equal runs leave equal files.
+``results.csv`` has a row a picture, ``tables.csv`` one for each arm and type. None holds a date, so that
+equal runs leave equal files.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_write
-from .evaluation import Evaluation
+from .arms import Arm
+from .csv_files import pictures_csv, tables_csv
+from .evaluation import Accuracy, ClipScore, Evaluation, Picture
+from .judges import Verdict
+from .kid import KID
+from .prompt_sets import EvalPrompt
+from .settings import EvaluationSettings
+from .statistics import Comparison, Interval, McNemar, SignificanceTest
 from .tables import all_tables
 
-SCHEMA = 1
-COLUMNS = ("arm", "type", "prompt_id", "seed", "right", "why", "cosine", "clip_share", "path", "text")
+SCHEMA = 2
+RESULTS = "results.json"
+_TESTS, _INTERVALS = ("independent", "welch", "paired"), ("over_prompts", "paired_interval")
 
 
 def write_results(evaluation: Evaluation) -> None:
-    """Write the three files into the output folder, each atomic."""
+    """Write the four files into the output folder, each atomic."""
     folder = Path(evaluation.settings.output_dir)
     contents = {
-        "results.json": json.dumps(to_json(evaluation), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        "results.csv": _csv(evaluation),
+        RESULTS: json.dumps(to_json(evaluation), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "results.csv": pictures_csv(evaluation),
+        "tables.csv": tables_csv(evaluation),
         "tables.md": all_tables(evaluation),
     }
     for name, content in contents.items():
@@ -71,25 +80,52 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _csv(evaluation: Evaluation) -> str:
-    texts = {(a.name, p.id): a.text_of(p) for a in evaluation.arms for p in evaluation.prompts}
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for picture in evaluation.pictures:
-        verdict = picture.verdict
-        writer.writerow(
-            [
-                picture.arm,
-                picture.type,
-                picture.prompt_id,
-                picture.seed,
-                "" if verdict is None else int(verdict.right),
-                "" if verdict is None else verdict.why,
-                "" if picture.cosine is None else repr(picture.cosine),
-                "" if picture.clip_share is None else repr(picture.clip_share),
-                picture.path,
-                texts[picture.arm, picture.prompt_id],
-            ]
-        )
-    return out.getvalue()
+def read_results(folder: str | os.PathLike) -> Evaluation:
+    """What an evaluation into ``folder`` has found; equal to what :func:`evaluate` returned.
+
+    Raises:
+        OSError: there is no readable results.json.
+        ValueError: it is damaged, or of another version.
+    """
+    path = Path(folder) / RESULTS
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; expected a folder that evaluate has filled") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}); evaluate again") from error
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if schema != SCHEMA:
+        raise ValueError(f"{path}: schema is {schema!r}, expected {SCHEMA}; evaluate again with this version")
+    try:
+        return _from_json(found, Path(folder))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: damaged ({reason}); evaluate again") from error
+
+
+def _from_json(found: dict[str, Any], folder: Path) -> Evaluation:
+    return Evaluation(
+        settings=EvaluationSettings(folder, **found["settings"]),
+        prompts=tuple(EvalPrompt(**entry) for entry in found["prompts"]),
+        arms=tuple(Arm(**entry) for entry in found["arms"]),
+        pictures=tuple(Picture(**_with(entry, Verdict, "verdict")) for entry in found["pictures"]),
+        accuracies=tuple(Accuracy(**entry) for entry in found["accuracies"]),
+        comparisons=tuple(map(_comparison, found["comparisons"])),
+        clip_scores=tuple(ClipScore(**entry) for entry in found["clip_scores"]),
+        kids=tuple(
+            KID(**_with(entry, Interval, "interval", "difference_interval")) for entry in found["kids"]
+        ),
+        about=found["about"],
+        remarks=tuple(found["remarks"]),
+    )
+
+
+def _comparison(entry: dict) -> Comparison:
+    entry = _with(_with(entry, SignificanceTest, *_TESTS), Interval, *_INTERVALS)
+    return Comparison(**_with(entry, McNemar, "mcnemar"))
+
+
+def _with(entry: dict, kind: type, *names: str) -> dict:
+    """The entry with some of its values, where there are any, as objects of a class."""
+    return entry | {name: entry[name] and kind(**entry[name]) for name in names}

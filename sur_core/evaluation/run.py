@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,14 @@ from ..stop_signals import StopSignals
 from .arms import Arm, check_arms
 from .drawing import FOLDER, Draughtsman, library_versions
 from .evaluation import Evaluation, Picture
-from .image_text import ImageTextModel
+from .image_text import ImageTextModel, check_folder
 from .judges import Judge, check_judge
-from .marking import add_clip, add_comparisons, add_verdicts, open_references
-from .pipelines import check_pipeline, open_pipeline, prepared
+from .marking import add_clip, add_comparisons, add_verdicts
+from .pictures import UNFINISHED
+from .pipeline_calls import check_pipeline, prepared
+from .pipelines import open_pipeline
 from .prompt_sets import EvalPrompt, check_ids, types_of
+from .references import open_references
 from .results import write_results
 from .settings import EvaluationSettings
 from .statistics import ALL
@@ -49,18 +52,21 @@ def evaluate(
     reference: Sequence[np.ndarray] | str | Path | None = None,
     report: Report | None = None,
     name: str = "",
+    call_arguments: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """Draw every (arm, prompt, seed), judge, count, and write images, results.json, results.csv, tables.md.
+    """Draw every (arm, prompt, seed), judge, count, and write images, results.json and tables.
 
     Args:
-        pipeline: a diffusers text-to-image pipeline that takes ``prompt_embeds`` (it is left as it was), or
-            what :func:`sur_core.evaluation.open_pipeline` opens: a folder, hub id or file.
+        pipeline: of diffusers, takes ``prompt_embeds`` (left as it was); or what ``open_pipeline`` opens.
         arms: the first is the baseline of all comparisons.
         judge: marks each picture; without one there is no accuracy.
         clip: a CLIPModel or its folder, for CLIP Score and cosine.
-        reference: pictures uint8 [H, W, 3], or a folder of them, for KID; needs ``clip``.
+        reference: pictures uint8 [H, W, 3], or a folder of them (``<prompt id>-<digits>`` is of that prompt),
+            for KID; needs ``clip``.
         report: called with (what, done, total).
         name: what to call the model in the results; otherwise its path or class.
+        call_arguments: what else the pipeline is given for every picture, such as ControlNet's ``image``;
+            with images, pictures are drawn one by one.
 
     Raises:
         EvaluationStopped: SIGINT or SIGTERM came; the same call goes on from there.
@@ -68,19 +74,17 @@ def evaluate(
     """
     prompts, arms, report = tuple(prompts), tuple(arms), report or (lambda *_: None)
     check_inputs(prompts, arms, judge, clip, reference)
-    references = None if reference is None else open_references(reference)
+    references = None if reference is None else open_references(reference, {p.id for p in prompts})
     pipeline, opened = _open(settings, pipeline)
+    check_pipeline(pipeline, call_arguments)
     if isinstance(clip, str | Path):
         clip = ImageTextModel(clip, pipeline._execution_device)
-    folder = Path(settings.output_dir)
-    with _alone_in(folder), StopSignals() as signals:
-        pause = partial(_stop_if_asked, signals, folder)
-        found = _draw(settings, pipeline, name or opened, prompts, arms, report, pause)
-        if judge is not None:
-            found = add_verdicts(found, judge, report, pause)
-        if clip is not None:
-            found = add_clip(found, clip, references, report, pause)
-        found = add_comparisons(found)
+    with _alone_in(settings.output_dir), StopSignals() as signals:
+        pause = partial(_stop_if_asked, signals, settings.output_dir)
+        with prepared(pipeline, settings):
+            artist = Draughtsman(pipeline, settings, call_arguments)
+            found = _draw(settings, artist, name or opened, prompts, arms, report, pause)
+        found = _mark(found, judge, clip, references, report, pause)
         write_results(found)
     return found
 
@@ -104,41 +108,59 @@ def check_inputs(prompts, arms, judge=None, clip=None, reference=None) -> None:
     if judge is not None:
         check_judge(judge)
         getattr(judge, "check", lambda _: None)(prompts)
-    if reference is not None and clip is None:
-        raise ValueError("reference pictures need a CLIP model, whose features KID compares; give clip")
+    if reference is not None:
+        _check_reference(prompts, clip, reference)
+    if isinstance(clip, str | Path):
+        check_folder(Path(clip))
     for name in _NEEDED:
         if importlib.util.find_spec(name) is None:
             raise ValueError(f"{name} is not installed; pip install -r requirements-train.txt")
+
+
+def _check_reference(prompts, clip, reference) -> None:
+    if clip is None:
+        raise ValueError("reference pictures need a CLIP model, whose features KID compares; give clip")
+    if len(prompts) < 2:
+        raise ValueError(
+            "KID compares pictures of different prompts, and there is one prompt only; give two or more, or "
+            "leave the reference pictures out"
+        )
+    open_references(reference, {prompt.id for prompt in prompts})
 
 
 def _open(settings: EvaluationSettings, pipeline) -> tuple[Any, str]:
     """(pipeline, its name for the results)."""
     if isinstance(pipeline, str | Path):
         return open_pipeline(pipeline, device=settings.device, dtype=settings.dtype), str(pipeline)
-    check_pipeline(pipeline)
     return pipeline, type(pipeline).__name__
 
 
-def _draw(settings, pipeline, name, prompts, arms, report: Report, pause: Callable[[], None]) -> Evaluation:
+def _draw(
+    settings, artist: Draughtsman, name: str, prompts, arms, report: Report, pause: Callable[[], None]
+) -> Evaluation:
     """All pictures on the disk, and nothing said of them yet."""
-    with prepared(pipeline, settings):
-        artist = Draughtsman(pipeline, settings)
-        for arm in arms:
-            artist.check_arm(arm, prompts[0])
-        wanted = [
-            (arm, prompt, job) for arm in arms for prompt in prompts for job in artist.jobs(arm, prompt)
-        ]
-        artist.draw([job for _, _, job in wanted], report, pause)
-        cut = artist.encoder.cut(arm.text_of(prompt) for arm in arms for prompt in prompts)
+    for arm in arms:
+        artist.check_arm(arm, prompts[0])
+    wanted = [(arm, prompt, job) for arm in arms for prompt in prompts for job in artist.jobs(arm, prompt)]
+    artist.draw([job for _, _, job in wanted], report, pause)
+    cut = artist.encoder.cut(arm.text_of(prompt) for arm in arms for prompt in prompts)
     pictures = (Picture(arm.name, prompt.id, prompt.type, job.seed, job.path) for arm, prompt, job in wanted)
     about = {
         "model": name,
         "model fingerprint": artist.fingerprint,
-        "size": f"{artist.width} x {artist.height}",
+        **artist.words(),
         "versions": ", ".join(f"{library} {version}" for library, version in library_versions().items()),
     }
     remarks = (f"CLIP reads only the beginning of {len(cut)} prompts, such as {cut[0]!r}",) if cut else ()
     return Evaluation(settings, prompts, arms, tuple(pictures), about=about, remarks=remarks)
+
+
+def _mark(found: Evaluation, judge, clip, references, report: Report, pause) -> Evaluation:
+    if judge is not None:
+        found = add_verdicts(found, judge, report, pause)
+    if clip is not None:
+        found = add_clip(found, clip, references, report, pause)
+    return add_comparisons(found)
 
 
 @contextmanager
@@ -155,7 +177,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
             f"{folder}: another run is using this folder; choose another output folder"
         ) from None
     try:
-        for path in (*folder.glob(".unfinished-*.tmp"), *folder.glob(f"{FOLDER}/*/.unfinished-*.tmp")):
+        for path in (*folder.glob(UNFINISHED), *folder.glob(f"{FOLDER}/*/{UNFINISHED}")):
             path.unlink(missing_ok=True)
         yield
     finally:

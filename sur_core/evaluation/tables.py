@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .evaluation import Evaluation
-from .statistics import ALL, NOT_EQUAL_NOTE, Comparison, Interval, SignificanceTest
+from .evaluation import ClipScore, Evaluation
+from .kid import KID
+from .statistics import ALL, NOT_EQUAL_NOTE, Comparison, Interval
 
-_UNDEFINED = "not defined"
-_ABSENT = "-"
+UNDEFINED = "not defined"
+ABSENT = "-"
+INDEPENDENT_NOTE = (
+    "That test takes the pictures of one prompt for independent, so its p is too small where they stand or "
+    "fall together: the interval is what to rely on."
+)
+"""Stands wherever the p of the paper's t-test is printed."""
 
 
 def all_tables(evaluation: Evaluation) -> str:
@@ -31,9 +37,9 @@ def accuracy_table(evaluation: Evaluation) -> str:
     paper's independent t-test.
     """
     types = (*evaluation.types, ALL)
-    rows = [["Arm", "CLIP Score", *(f"{name} (%)" for name in types)]]
+    rows = [["Arm", CLIP_HEAD, *(f"{name} (%)" for name in types)]]
     for arm in evaluation.arms:
-        row = [arm.name, _clip_pair(evaluation, arm.name)]
+        row = [arm.name, clip_pair(evaluation.clip_score(arm.name) if evaluation.clip_scores else None)]
         for name in types:
             cell = percent(evaluation.accuracy(arm.name, name).share)
             if arm.name != evaluation.baseline:
@@ -46,7 +52,7 @@ def accuracy_table(evaluation: Evaluation) -> str:
         f"{len(evaluation.prompts)} prompts, {len(evaluation.settings.seeds)} pictures each from the same "
         f"seeds in all arms ({first.pictures} pictures of {first.type}). In brackets: points more than "
         f"'{evaluation.baseline}', [{confidence} interval by bootstrap over prompts], p of the paper's "
-        f"independent t-test. {NOT_EQUAL_NOTE}"
+        f"independent t-test. {INDEPENDENT_NOTE} {NOT_EQUAL_NOTE}"
     )
     return f"{markdown(rows)}\n\n{note}"
 
@@ -55,33 +61,19 @@ def quality_table(evaluation: Evaluation) -> str:
     """CLIP Score, cosine and KID, as the paper's Table 3: an arm a row."""
     has_kid = bool(evaluation.kids)
     kid_heads = ["KID", f"KID minus {evaluation.baseline}"] if has_kid else []
-    rows = [["Arm", "CLIP Score (baseline, arm)", "cosine", "t-test p of cosine", *kid_heads]]
+    rows = [["Arm", CLIP_HEAD, "cosine", "t-test p of cosine", *kid_heads]]
     for arm in evaluation.arms:
         score, first = evaluation.clip_score(arm.name), arm.name == evaluation.baseline
-        pair = _ABSENT if first else f"{score.baseline_share:.3f}, {score.share:.3f}"
-        p = _ABSENT if first else p_words(evaluation.comparison(arm.name, ALL, "cosine").independent)
-        row = [arm.name, pair, f"{score.cosine:.4f}", p]
-        if has_kid:
-            kid = evaluation.kid(arm.name)
-            row.append(f"{kid.value:.5f} {_bounds(kid.interval, 1, '.5f')}")
-            row.append(
-                _ABSENT
-                if kid.difference is None
-                else f"{kid.difference:+.5f} {_bounds(kid.difference_interval, 1, '+.5f')}"
-            )
-        rows.append(row)
+        test = None if first else evaluation.comparison(arm.name, ALL, "cosine").independent
+        row = [arm.name, clip_pair(score), f"{score.cosine:.4f}", ABSENT if first else p_words(test.p)]
+        rows.append(row + (kid_cells(evaluation.kid(arm.name)) if has_kid else []))
     notes = [
         "CLIP Score: softmax over CLIP's logits of the two pictures drawn from one prompt and seed, the "
         "baseline's and the arm's; mean over pairs, 0.5 each means no preference. Cosine: of picture and "
-        "simple prompt."
+        "simple prompt, with the p of the paper's independent t-test.",
+        INDEPENDENT_NOTE,
     ]
-    if has_kid:
-        kid = evaluation.kids[0]
-        notes.append(
-            f"KID (less is nearer): on CLIP's image features, {kid.pictures} pictures against "
-            f"{kid.references} references; intervals by bootstrap over pictures. Not "
-            "comparable with KID on Inception features."
-        )
+    notes += [kid_note(evaluation.kids[0])] if has_kid else []
     return f"{markdown(rows)}\n\n{' '.join(notes)} {NOT_EQUAL_NOTE}"
 
 
@@ -97,11 +89,11 @@ def statistics_table(evaluation: Evaluation, measure: str = "right") -> str:
         row = [comparison.arm, comparison.type, *(f"{scale * value:{places}}" for value in values)]
         row.append(f"{scale * comparison.difference:+{places}}")
         row += [
-            _bounds(interval, scale, f"+{places}")
+            interval_words(interval, f"+{places}", scale)
             for interval in (comparison.over_prompts, comparison.paired_interval)
         ]
-        row += [p_words(test) for test in (comparison.independent, comparison.welch, comparison.paired)]
-        row += [_p(comparison.mcnemar.p)] if comparison.mcnemar else []
+        row += [p_words(test.p) for test in (comparison.independent, comparison.welch, comparison.paired)]
+        row += [p_words(comparison.mcnemar.p)] if comparison.mcnemar else []
         rows.append(row)
     unit = "Percent and points. " if measure == "right" else ""
     note = (
@@ -120,37 +112,65 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in padded)
 
 
+# --- cells, for other tables too ----------------------------------------------------------------------------
+
+CLIP_HEAD = "CLIP Score (baseline, arm)"
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.2f}"
 
 
-def p_words(test: SignificanceTest) -> str:
+def p_words(p: float | None) -> str:
     """``"0.013"``, ``"< 0.001"`` or ``"not defined"``."""
-    return _UNDEFINED if test.p is None else _p(test.p)
-
-
-def _p(p: float) -> str:
+    if p is None:
+        return UNDEFINED
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def bounds_words(low: float | None, high: float | None, places: str, scale: float = 1) -> str:
+    """``"[+1.2, +3.4]"`` or ``"[not defined]"``. ``places``: a format, such as ``"+.1f"``."""
+    if low is None or high is None:
+        return f"[{UNDEFINED}]"
+    return f"[{scale * low:{places}}, {scale * high:{places}}]"
+
+
+def interval_words(interval: Interval, places: str, scale: float = 1) -> str:
+    """As :func:`bounds_words`."""
+    return bounds_words(interval.low, interval.high, places, scale)
+
+
+def clip_pair(score: ClipScore | None) -> str:
+    """CLIP Score of baseline and arm, ``"0.412, 0.588"``; ``"-"`` for the baseline and without CLIP."""
+    if score is None or score.share is None:
+        return ABSENT
+    return f"{score.baseline_share:.3f}, {score.share:.3f}"
+
+
+def kid_cells(kid: KID) -> list[str]:
+    """KID, and its difference to the baseline's, each with its interval."""
+    value = f"{kid.value:.5f} {interval_words(kid.interval, '.5f')}"
+    if kid.difference is None:
+        return [value, ABSENT]
+    return [value, f"{kid.difference:+.5f} {interval_words(kid.difference_interval, '+.5f')}"]
+
+
+def kid_note(kid: KID) -> str:
+    """How KID is measured, in words."""
+    of = f", {kid.references_of_prompts} of them of the same prompts" if kid.references_of_prompts else ""
+    return (
+        f"KID (less is nearer): on CLIP's image features, {kid.pictures} pictures of {kid.prompts} prompts "
+        f"against {kid.references} references{of}. Pictures of one prompt are not compared with each other; "
+        "a KID around zero, also a little below, is as near as can be told. Intervals by bootstrap over "
+        "prompts. Not comparable with KID on Inception features."
+    )
+
+
 def _change(comparison: Comparison) -> str:
-    p = p_words(comparison.independent)
+    p = p_words(comparison.independent.p)
     p = f"p {p}" if p[0] in "<n" else f"p = {p}"
     points = f"{100 * comparison.difference:+.2f}"
-    return f"({points} {_bounds(comparison.over_prompts, 100, '+.1f')}, {p})"
-
-
-def _bounds(interval: Interval, scale: float, places: str) -> str:
-    if interval.low is None or interval.high is None:
-        return f"[{_UNDEFINED}]"
-    return f"[{scale * interval.low:{places}}, {scale * interval.high:{places}}]"
-
-
-def _clip_pair(evaluation: Evaluation, arm: str) -> str:
-    if not evaluation.clip_scores or arm == evaluation.baseline:
-        return _ABSENT
-    score = evaluation.clip_score(arm)
-    return f"{score.share:.3f} (baseline {score.baseline_share:.3f})"
+    return f"({points} {interval_words(comparison.over_prompts, '+.1f', 100)}, {p})"
 
 
 def _why_undefined(comparisons: Sequence[Comparison]) -> str:
