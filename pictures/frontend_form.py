@@ -74,7 +74,7 @@ def _node(node: Node, order: int, info: dict, place: Place, wires: dict, workflo
         "flags": {},
         "order": order,
         "mode": 0,
-        "inputs": [_slot(name, spec, wires.get((id(node), name))) for name, spec in inputs.items()],
+        "inputs": [_slot(name, inputs[name], wires.get((id(node), name))) for name in _slots(inputs)],
         "outputs": _outputs(node, info, workflow),
     }
     if node.title:
@@ -88,6 +88,11 @@ def _node(node: Node, order: int, info: dict, place: Place, wires: dict, workflo
     if values:
         result["widgets_values"] = values
     return result
+
+
+def _slots(inputs: dict[str, list]) -> list[str]:
+    """Names of the inputs in the order of a node's slots: the frontend puts widgets last."""
+    return sorted(inputs, key=lambda name: _is_widget(inputs[name]))
 
 
 def _slot(name: str, spec: list, link: int | None) -> dict:
@@ -134,7 +139,7 @@ def _default(spec: list):
 
 
 def _link(number: int, wire: Wire, target: Node, name: str, info: dict) -> list:
-    slot = list(_inputs(target, info)).index(name)
+    slot = _slots(_inputs(target, info)).index(name)
     kind = info[wire.node.type]["output"][wire.output]
     return [number, wire.node.number, wire.output, target.number, slot, kind]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -118,6 +119,7 @@ def open_studio(width: int = 1800, height: int = 1000) -> Iterator[Studio]:
         adapters = base / "models/sur_adapters"
         save_adapter(random_adapter("sd1", seed=1, passport=_SD15), adapters / ADAPTER)
         save_adapter(random_adapter("sdxl", seed=2, passport=_SDXL), adapters / ADAPTER_XL)
+        shutil.copytree(comfy.COMFYUI / "input", base / "input")  # ComfyUI's own example picture
         with (
             comfy.Server(base, {"sur-adapter": PACK}, f"pictures:\n  checkpoints: {CHECKPOINTS}\n") as server,
             browser.open_frontend(server.url, width, height) as frontend,

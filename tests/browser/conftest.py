@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sur_core import save_adapter
 from tests.browser import frontend as browser
@@ -26,6 +27,9 @@ def server(tmp_path_factory):
     save_adapter(random_adapter("sd2"), folder / "more" / "sd2.safetensors")
     write_authors_file(folder / "test_llm13B_adapterw0.1" / "adapter_checkpoint5000.pt")
     (folder / "notes.txt").write_text("not an adapter")
+    # ComfyUI comes with this picture; the templates use it, and a base folder of our own lacks it.
+    (base / "input").mkdir()
+    Image.new("RGB", (64, 64), "white").save(base / "input/example.png")
     with comfy.Server(base, {"sur-adapter": PACK}) as running:
         yield running
 

@@ -12,7 +12,7 @@ from pictures.templates import TEMPLATES
 
 FOLDER = Path(__file__).resolve().parents[2] / "example_workflows"
 WORKFLOWS = sorted(path.stem for path in FOLDER.glob("*.json"))
-MODEL_FILES = ("ckpt_name", "adapter_name")  # each artist has others
+MODEL_FILES = ("ckpt_name", "adapter_name", "lora_name", "control_net_name")  # each artist has others
 TITLE_HEIGHT = 30
 
 LINKS = """() => [...app.graph.links.values()].map(
