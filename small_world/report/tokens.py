@@ -9,7 +9,8 @@ from xml.etree.ElementTree import Element
 
 import torch
 
-from sur_core import adapt, load_adapter
+from sur_core import load_adapter
+from sur_core.insight import compare_adapted
 
 from .elements import element, table
 
@@ -46,22 +47,20 @@ def token_changes(model: Path, adapter: Path, prompts: Sequence[str], eta: float
 
     backend, bundle = open_backend(str(model), device="cpu"), load_adapter(adapter)
     encoded = backend.encode_text(list(prompts))
-    tower, before = next(iter(encoded.hidden.items()))
-    after = adapt(bundle, before, eta)
-    attention = bundle.towers[tower](before.float()).attention
+    (before,) = encoded.hidden.values()
     tokenizer = CLIPTokenizer.from_pretrained(model / "tokenizer", local_files_only=True)
     changes = []
     for row, prompt in enumerate(prompts):
+        (found,) = compare_adapted(bundle, before[row], eta)
         real = int(encoded.mask[row].sum())
         ids = tokenizer(prompt, truncation=True, max_length=before.shape[1]).input_ids[:real]
-        old, new = before[row, :real].float(), after[row, :real].float()
-        seen = attention[row, :real, :real]
+        seen = found.attention[:real, :real]
         changes.append(
             TokenChange(
                 prompt,
                 tuple(_readable(tokenizer, ids)),
-                tuple((1 - torch.cosine_similarity(old, new, dim=-1)).tolist()),
-                tuple((new.norm(dim=-1) / old.norm(dim=-1)).tolist()),
+                found.turn[:real],
+                found.ratio[:real],
                 tuple(map(tuple, seen.tolist())),
                 tuple((1 - seen.sum(dim=-1)).clamp(0, 1).tolist()),
             )
