@@ -10,7 +10,7 @@ from sur_core.atomic import atomic_write
 from tests.helpers import NODE_NAMES
 
 from .frontend_form import frontend_form
-from .studio import PACK, Studio, open_studio, write_jpeg
+from .studio import CHECKPOINT, PACK, Studio, open_studio, write_jpeg
 from .templates import TEMPLATES, inspect
 
 EXAMPLES, NODES = PACK / "example_workflows", PACK / "web/docs/pictures"
@@ -47,7 +47,7 @@ def make_inspection(studio: Studio) -> None:
     content = json.loads((EXAMPLES / f"{flow.name}.json").read_text("utf-8"))
     for node in content["nodes"]:
         if node["type"] == "CheckpointLoaderSimple":
-            node["widgets_values"] = ["sur_test_sd15.safetensors"]
+            node["widgets_values"] = [CHECKPOINT]
     studio.frontend.load(content)
     studio.run()
     write_jpeg(studio.shot(("SURInspect", "PreviewImage")), NODES / "inspection.jpg", 1200)
@@ -59,11 +59,17 @@ MAKERS = {"templates": make_templates, "nodes": make_nodes, "inspection": make_i
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pictures", description=__doc__)
-    parser.add_argument("which", nargs="*", choices=[*MAKERS, []], default=[])
+    parser.add_argument("which", nargs="*", metavar="|".join(MAKERS), help="all, if none is named")
     chosen = parser.parse_args(arguments).which or list(MAKERS)
-    with open_studio() as studio:
-        for name in chosen:
-            MAKERS[name](studio)
+    if unknown := set(chosen) - set(MAKERS):
+        parser.error(f"there is no {sorted(unknown)[0]!r}; known are {', '.join(MAKERS)}")
+    try:
+        with open_studio() as studio:
+            for name in chosen:
+                MAKERS[name](studio)
+    except (RuntimeError, TimeoutError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -19,7 +19,7 @@ from tests.helpers import random_adapter
 from .templates import ADAPTER, ADAPTER_XL
 
 RUN_SECONDS = 900
-CHECKPOINTS = comfy.HOME / "sur-adapter-tests"  # of random weights, made by the tests
+CHECKPOINTS, CHECKPOINT = comfy.HOME / "sur-adapter-tests", "sur_test_sd15.safetensors"  # random weights
 PACK = Path(__file__).resolve().parents[1]
 _SD15 = {
     "base_model": "SD 1.5",
@@ -111,9 +111,11 @@ class Studio:
 
 @contextmanager
 def open_studio(width: int = 1800, height: int = 1000) -> Iterator[Studio]:
-    """Raises ``RuntimeError`` if there is no ComfyUI or no browser."""
+    """Raises ``RuntimeError`` if there is no ComfyUI, no random checkpoint or no browser."""
     if reason := comfy.missing() or browser.missing():
         raise RuntimeError(reason)
+    if not (CHECKPOINTS / CHECKPOINT).is_file():
+        raise RuntimeError(f"{CHECKPOINTS / CHECKPOINT} is missing; the tests in tests/comfyui make it")
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         adapters = base / "models/sur_adapters"

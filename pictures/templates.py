@@ -76,14 +76,31 @@ def _compare(
         picture.beside = saved.beside = sampler
 
 
-def first_steps() -> Workflow:
-    flow = Workflow("sur_first_steps", (365, 310, 292, 255, 140, 235))
-    models, adapter = _models(flow)
-    positive, negative = _prompts(flow, 1, models[1], KITTENS)
-    latent = _latent(flow, 1)
+def _with_and_without(
+    name: str, prompt: str, instructions: str, room: int, side: int = 512, **files: str
+) -> Workflow:
+    """One prompt and one seed, with the adapter and without it.
+
+    Args:
+        instructions, room: text of the note, and its height.
+        files: names of the checkpoint and of the adapter, where not the usual ones.
+    """
+    flow = Workflow(name, (365, 310, 292, 255, 140, 235))
+    models, adapter = _models(flow, **files)
+    positive, negative = _prompts(flow, 1, models[1], prompt)
+    latent = _latent(flow, 1, side)
     adapted = _apply(flow, 2, positive[0], adapter[0])
-    flow.note(
-        2,
+    flow.note(2, instructions, room)
+    same = {"negative": negative[0], "latent_image": latent[0]}
+    both = {"With SUR": {"positive": adapted[0], **same}, "Without SUR": {"positive": positive[0], **same}}
+    _compare(flow, 3, models[0], models[2], both)
+    return flow
+
+
+def first_steps() -> Workflow:
+    return _with_and_without(
+        "sur_first_steps",
+        KITTENS,
         "1. Put an SD 1.5 adapter into models/sur_adapters, press R, and choose it in Load SUR Adapter.\n\n"
         "2. Choose the checkpoint the adapter was trained for.\n\n"
         "3. Run. Upper picture: with the adapter. Lower picture: without it, same seed.\n\n"
@@ -91,10 +108,6 @@ def first_steps() -> Workflow:
         "the eta the adapter was trained with: double-click the slider.",
         250,
     )
-    same = {"negative": negative[0], "latent_image": latent[0]}
-    both = {"With SUR": {"positive": adapted[0], **same}, "Without SUR": {"positive": positive[0], **same}}
-    _compare(flow, 3, models[0], models[2], both)
-    return flow
 
 
 def on_clip() -> Workflow:
@@ -186,22 +199,17 @@ def positive_negative() -> Workflow:
 
 
 def sdxl() -> Workflow:
-    flow = Workflow("sur_sdxl", (365, 310, 292, 255, 140, 235))
-    models, adapter = _models(flow, SDXL, ADAPTER_XL)
-    positive, negative = _prompts(flow, 1, models[1], DANCER)
-    latent = _latent(flow, 1, 1024)
-    adapted = _apply(flow, 2, positive[0], adapter[0])
-    flow.note(
-        2,
+    return _with_and_without(
+        "sur_sdxl",
+        DANCER,
         "SDXL reads a prompt with two text encoders, and an SDXL adapter has a tower for each. An adapter "
         "for SD 1.5 does not fit: the node says so.\n\n"
         "Pooled output, size and crop of the prompt stay as they are. CLIP Text Encode SDXL works as well.",
         165,
+        side=1024,
+        checkpoint=SDXL,
+        adapter=ADAPTER_XL,
     )
-    same = {"negative": negative[0], "latent_image": latent[0]}
-    both = {"With SUR": {"positive": adapted[0], **same}, "Without SUR": {"positive": positive[0], **same}}
-    _compare(flow, 3, models[0], models[2], both)
-    return flow
 
 
 def controlnet() -> Workflow:

@@ -54,7 +54,7 @@ def passport_card(path: str | os.PathLike) -> dict:
         "eta": passport.eta,
         "merged_from": len(passport.parents),
         "bytes": path.stat().st_size,
-        "sha256": _sha256(path),
+        "sha256": file_sha256(path),
         "warnings": _warnings(passport),
     }
 
@@ -81,7 +81,8 @@ def _line(text: str) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """64 hex digits. Raises ``OSError``."""
     content = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -95,7 +95,7 @@ class TrainingConfig:
     token_mixing: str = _option("tokens", "what h3 attends over", "adapter", TOKEN_MIXINGS)
     query_projection: bool = _option(False, "a linear layer after h3, as in the authors' files", "adapter")
     query_in_value: bool = _option(
-        False, "Eq. 6 also reads the query (an extension; helps where features are few)", "adapter")
+        False, "Eq. 6 also reads the query (an extension, meant for models of few features)", "adapter")
     init_from: str = _option("", "adapter file to start from", "adapter")
 
     align_steps: int = _option(0, "steps of stage align: Eq. 5 and 9 only, no images", "training")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from functools import lru_cache
 from pathlib import Path
 
 from sur_core.checkpoint import SUFFIXES
+from sur_core.passport_card import file_sha256
 
 FOLDER = "sur_adapters"
 NONE = "None"
 """The list's first entry: no adapter."""
 HASH_DIGITS = 10
-"""As many as the hosts show of a checkpoint's SHA-256."""
+"""As many as the hosts show of a checkpoint's SHA-256, and the passport card in ComfyUI of an adapter's."""
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +79,7 @@ def short_hash(path: Path) -> str:
 
 @lru_cache(maxsize=256)
 def _hash(path: Path, _changed: int, _size: int) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:HASH_DIGITS]
+    return file_sha256(path)[:HASH_DIGITS]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -86,3 +89,23 @@ def write_authors_file(path: Path, **shape) -> Path:
 def parameters_equal(left: SURAdapterBundle, right: SURAdapterBundle) -> bool:
     ours, theirs = left.state_dict(), right.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def killed_at_a_rename(number: int, work: Callable[[], object]) -> None:
+    """Do ``work`` in a child that is killed just before the file of this number, from 1, takes its name."""
+    child = os.fork()
+    if not child:
+        rename, left = os.replace, [number]
+
+        def kill_instead(source, target):
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            rename(source, target)
+
+        os.replace = kill_instead
+        try:
+            work()
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

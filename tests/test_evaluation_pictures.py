@@ -1,7 +1,6 @@
 """Picture files are whole or not there, in evaluations and in the small world's data sets alike."""
 
 import os
-import signal
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from small_world.dataset import test_prompts as make_prompts
 from small_world.dataset import write_reference, write_surd
 from sur_core.evaluation.pictures import is_whole, read_picture, write_picture
 from sur_core.evaluation.references import open_references
+from tests.helpers import killed_at_a_rename
 
 
 def test_a_picture_is_read_as_it_was_written(tmp_path):
@@ -25,22 +25,7 @@ def test_a_picture_is_read_as_it_was_written(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_killed_data_set_has_no_half_pictures_and_is_finished(tmp_path):
     folder = tmp_path / "surd"
-    child = os.fork()
-    if not child:
-        rename, left = os.replace, [5]
-
-        def kill_instead(source, target):
-            left[0] -= 1
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            rename(source, target)
-
-        os.replace = kill_instead
-        try:
-            write_surd(folder, 12, 0)
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    killed_at_a_rename(5, lambda: write_surd(folder, 12, 0))
     pictures = sorted(folder.glob("*.png"))
     assert len(pictures) == 4 and all(map(is_whole, pictures)) and list(folder.glob(".unfinished-*"))
     kept = [path.stat().st_ino for path in pictures]

@@ -22,6 +22,7 @@ from sur_core.evaluation import (
 from sur_core.evaluation.statistics import NOT_EQUAL_NOTE
 from sur_core.evaluation.tables import INDEPENDENT_NOTE
 from tests.evaluation_runs import PROMPTS, ChannelJudge, adapter_file, clip_folder, pipeline, pixels_of, run
+from tests.helpers import killed_at_a_rename
 
 
 def arms() -> list[Arm]:
@@ -84,22 +85,7 @@ def test_a_stopped_run_goes_on_to_the_same_results(finished, tmp_path, number):
 def test_a_killed_run_goes_on_to_the_same_results(finished, tmp_path, writes):
     """Killed just before the file of this number takes its name."""
     pipeline("sd1"), adapter_file(), clip_folder()
-    child = os.fork()
-    if not child:
-        rename, left = os.replace, [writes]
-
-        def kill_instead(source, target):
-            left[0] -= 1
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            rename(source, target)
-
-        os.replace = kill_instead
-        try:
-            whole_run(tmp_path)
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    killed_at_a_rename(writes, lambda: whole_run(tmp_path))
     before = drawn(tmp_path)
     assert list(tmp_path.rglob(".unfinished-*")), "the kill must have come in the middle of a write"
     whole_run(tmp_path)
