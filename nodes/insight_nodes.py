@@ -79,8 +79,8 @@ class SURInspect(io.ComfyNode):
                 f"SUR Inspect: there is no chunk {chunk}; this prompt has {chunks}. Set chunk to 0 for all"
             )
         shown = [change for change in changes if chunk in (0, change.chunk + 1)]
-        picture = draw_changes(shown, theme, tokens, note)
-        return io.NodeOutput(_as_image(picture), in_words(shown))
+        picture = draw_changes(shown, theme, tokens, note, some=chunk > 0)
+        return io.NodeOutput(_as_image(picture), in_words(shown, some=chunk > 0))
 
 
 class SURLabelGrid(io.ComfyNode):

@@ -26,8 +26,10 @@ def register_routes() -> None:
     """Add the address, where there is a server: scripts load nodes without one."""
     # ComfyUI has its server by now. Importing it where there is none drags in what scripts need not have.
     server = getattr(sys.modules.get("server"), "PromptServer", None)
-    if hasattr(server, "instance"):
-        server.instance.routes.get(PASSPORT)(passport)
+    routes = server.instance.routes if hasattr(server, "instance") else None
+    # A second copy of this pack would add the address again, and the server would not start.
+    if routes is not None and all(getattr(route, "path", "") != PASSPORT for route in routes):
+        routes.get(PASSPORT)(passport)
 
 
 async def passport(request: web.Request) -> web.Response:

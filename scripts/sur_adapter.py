@@ -8,7 +8,7 @@ from modules.paths_internal import models_path
 from modules.ui_common import create_refresh_button
 
 from sur_webui import plot, request
-from sur_webui.files import NONE, adapter_folders, list_adapters
+from sur_webui.files import NONE, adapter_folders, list_adapters, make_folder
 from sur_webui.settings import CONTROLS, DEFAULT_ETA, INFOTEXT, read_back
 
 COMFYUI_OPTION = "sur_adapter_comfyui"
@@ -76,7 +76,7 @@ class SURAdapterScript(scripts.Script):
         )
 
     def process(self, p, *values):
-        request.begin(p, values, folders())
+        request.begin(p, values, folders)
 
     def postprocess(self, p, processed, *values):
         request.end(p)
@@ -105,6 +105,7 @@ def on_ui_settings():
 
 
 def on_before_ui():
+    make_folder(models_path)
     if (plot_script := plot.find_plot(scripts.scripts_data)) is not None:
         plot.add_axes(plot_script, names)
 

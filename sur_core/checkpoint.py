@@ -105,20 +105,24 @@ def convert_adapter(
 
 
 def read_passport(path: str | os.PathLike) -> Passport:
-    """The passport alone. Of our ``.safetensors`` only the header is read. Errors as :func:`load_adapter`."""
+    """The passport alone. Of our ``.safetensors`` only the header is read: whether every tensor is there and
+    has its shape is checked, its numbers are not. Errors as :func:`load_adapter`.
+    """
     path = Path(path)
     if _looks_like_safetensors(path):
         try:
             with safe_open(path, framework="pt") as file:
-                metadata, keys = file.metadata() or {}, list(file.keys())
+                metadata, found = file.metadata() or {}, {key: _in_header(file, key) for key in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise _unreadable(path, str(error)) from error
         if "sur.format_version" in metadata:
             try:
-                return Passport.from_metadata(metadata)
+                passport = Passport.from_metadata(metadata)
             except ValueError as error:
                 raise AdapterFileError(f"{path}: {error}") from error
-        _check_authors(path, keys)  # before the weights are read: it may be a whole model
+            _empty_bundle(passport, found, path)  # a passport is worth as much as what it stands on
+            return passport
+        _check_authors(path, found)  # before the weights are read: it may be a whole model
     return load_adapter(path).passport
 
 
@@ -222,28 +226,50 @@ def _check_authors(path: Path, keys: Collection[str]) -> None:
 
 def _build(passport: Passport, tensors: dict[str, torch.Tensor], path: Path) -> SURAdapterBundle:
     """Towers filled with ``{"clip_l.h2.weight": tensor, ...}`` after every check."""
-    if max(config.depth for config in passport.towers.values()) > len(tensors):
+    found = {
+        key: (tuple(value.shape), value.is_floating_point(), str(value.dtype))
+        for key, value in tensors.items()
+    }
+    adapter = _empty_bundle(passport, found, path)
+    _check_finite(tensors, path)
+    # Copied: what safetensors returns may be the file itself, mapped into memory, which others may overwrite.
+    weights = {
+        f"towers.{key}": value.to(torch.float32, copy=True).contiguous() for key, value in tensors.items()
+    }
+    adapter.load_state_dict(weights, assign=True)
+    return adapter.freeze()
+
+
+Found = tuple[tuple[int, ...], bool, str]
+"""Of a tensor in a file: its shape, whether it holds floating-point numbers, its type in words."""
+
+
+def _in_header(file, key: str) -> Found:
+    view = file.get_slice(key)
+    return tuple(view.get_shape()), view.get_dtype().startswith(("F", "BF")), view.get_dtype()
+
+
+def _empty_bundle(passport: Passport, found: dict[str, Found], path: Path) -> SURAdapterBundle:
+    """Towers without numbers, after what a file holds has been compared with what they need."""
+    if max(config.depth for config in passport.towers.values()) > len(found):
         raise AdapterFileError(f"{path}: the passport describes more layers than the file has tensors")
     with torch.device("meta"):  # shapes first: nothing is allocated for a file that lies about its size
         adapter = SURAdapterBundle(passport, source=str(path))
     wanted = {key.removeprefix("towers."): value for key, value in adapter.state_dict().items()}
     problems = []
-    if missing := sorted(set(wanted) - set(tensors)):
+    if missing := sorted(set(wanted) - set(found)):
         problems.append(f"{len(missing)} tensors are missing ({_some(missing)})")
-    if unexpected := sorted(set(tensors) - set(wanted)):
+    if unexpected := sorted(set(found) - set(wanted)):
         problems.append(f"{len(unexpected)} tensors do not belong there ({_some(unexpected)})")
-    for key in sorted(set(wanted) & set(tensors)):
-        if wanted[key].shape != tensors[key].shape:
-            problems.append(f"{key} should be {tuple(wanted[key].shape)}, found {tuple(tensors[key].shape)}")
-        elif not tensors[key].is_floating_point():
-            problems.append(f"{key} should hold floating-point numbers, found {tensors[key].dtype}")
+    for key in sorted(set(wanted) & set(found)):
+        shape, is_float, kind = found[key]
+        if tuple(wanted[key].shape) != shape:
+            problems.append(f"{key} should be {tuple(wanted[key].shape)}, found {shape}")
+        elif not is_float:
+            problems.append(f"{key} should hold floating-point numbers, found {kind}")
     if problems:
         raise AdapterFileError(f"{path}: not a complete SUR adapter: " + "; ".join(problems[:5]))
-    _check_finite(tensors, path)
-    # Copied: what safetensors returns may be the file itself, mapped into memory, which others may overwrite.
-    weights = {f"towers.{key}": tensors[key].to(torch.float32, copy=True).contiguous() for key in wanted}
-    adapter.load_state_dict(weights, assign=True)
-    return adapter.freeze()
+    return adapter
 
 
 def _check_finite(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -189,8 +189,14 @@ def _float_chunks(tower, part: torch.Tensor) -> torch.Tensor:
 
 def full_precision(device: torch.device):
     """A host's autocast (AUTOMATIC1111 samples under it) would quietly run the towers in half precision."""
+    return torch.autocast(device.type, enabled=False) if _autocasts(device.type) else nullcontext()
+
+
+def _autocasts(kind: str) -> bool:
     try:
-        active = torch.is_autocast_enabled(device.type)
+        return torch.is_autocast_enabled(kind)
+    except TypeError:  # before torch 2.4 it takes no argument and speaks of CUDA; others have their own
+        asked = {"cuda": "is_autocast_enabled"}.get(kind, f"is_autocast_{kind}_enabled")
+        return getattr(torch, asked, lambda: False)()
     except (RuntimeError, AssertionError):  # some devices, such as DirectML's, know no autocast
-        active = False
-    return torch.autocast(device.type, enabled=False) if active else nullcontext()
+        return False

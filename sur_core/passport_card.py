@@ -75,8 +75,9 @@ def _warnings(passport: Passport) -> list[dict]:
 
 def _line(text: str) -> str:
     """One short line. Models may have been named by their folder; whose folder is nobody's business."""
-    text = " ".join(text.split())
-    if PurePosixPath(text).is_absolute() or PureWindowsPath(text).drive or text.startswith(("~", "\\")):
+    text = " ".join(text.split()).removeprefix("file:")
+    outside = text.startswith(("~", "\\", "./", "../", ".\\", "..\\"))
+    if outside or PurePosixPath(text).is_absolute() or PureWindowsPath(text).drive:
         text = PureWindowsPath(text).name  # knows both kinds of slashes
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 

@@ -25,19 +25,39 @@ def adapter_folders(models: str | os.PathLike, comfyui: str = "") -> list[Path]:
     Args:
         models: the host's folder for models.
         comfyui: what the user has entered in Settings: ComfyUI's own folder, its ``models``, or a folder with
-            adapters. Empty for none.
+            adapters. Empty for none. What cannot be used is logged and left out.
     """
     folders = [Path(models) / FOLDER]
     if entered := comfyui.strip().strip('"'):
-        path = Path(entered).expanduser()
-        if (path / "models").is_dir():
-            path = path / "models" / FOLDER
-        elif path.name == "models":
-            path = path / FOLDER
-        if not path.is_dir():
-            log.warning("SUR-adapter: there is no folder %s; correct ComfyUI's folder in Settings", path)
-        folders.append(path)
+        try:
+            path = _inside(Path(entered).expanduser())
+            if path.is_dir():
+                folders.append(path)
+            else:
+                log.warning("SUR-adapter: there is no folder %s; correct ComfyUI's folder in Settings", path)
+        except (OSError, RuntimeError, ValueError) as error:  # another user's folder, ~nobody, a NUL
+            log.warning(
+                "SUR-adapter: the folder %r cannot be used (%s); correct ComfyUI's folder in Settings",
+                entered,
+                error,
+            )
     return folders
+
+
+def make_folder(models: str | os.PathLike) -> None:
+    """The host's own folder for adapters, wherever its models are. A failure is only logged."""
+    folder = Path(models) / FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        log.warning("SUR-adapter: could not make the folder %s for adapters (%s)", folder, error)
+
+
+def _inside(path: Path) -> Path:
+    """The folder of adapters in what may be ComfyUI's own folder or its ``models``."""
+    if (path / "models").is_dir():
+        return path / "models" / FOLDER
+    return path / FOLDER if path.name == "models" else path
 
 
 def list_adapters(folders: list[Path]) -> dict[str, Path]:

@@ -30,7 +30,7 @@ class AdaptedPrompts:
         """``hidden`` [B, T, D] adapted. A new tensor: what is remembered cannot be changed through it."""
         new: list[torch.Tensor] = []
         for row in hidden:
-            if self._find(row) is None and not any(torch.equal(row, other) for other in new):
+            if self._find(row) is None and not any(_same(row, other) for other in new):
                 new.append(row.clone())  # a view would keep the whole batch alive, and follow its changes
         if new:
             self._rows[:0] = zip(new, self._adapt(new), strict=True)
@@ -43,8 +43,7 @@ class AdaptedPrompts:
 
     def _find(self, row: torch.Tensor) -> torch.Tensor | None:
         for index, (before, after) in enumerate(self._rows):
-            alike = (before.shape, before.dtype, before.device) == (row.shape, row.dtype, row.device)
-            if alike and torch.equal(before, row):
+            if _same(before, row):
                 self._rows.insert(0, self._rows.pop(index))
                 return after
         return None
@@ -52,3 +51,14 @@ class AdaptedPrompts:
     def _forget(self) -> None:
         while len(self._rows) > 1 and sum(2 * before.nbytes for before, _ in self._rows) > self._limit:
             self._rows.pop()
+
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """To the bit: a prompt that is NaN must be found again too, for the host to say so in its own words."""
+    if (one.shape, one.dtype, one.device) != (other.shape, other.dtype, other.device):
+        return False
+    bits = _BITS[one.element_size()]
+    return torch.equal(one.view(bits), other.view(bits))

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import logging
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,13 +37,13 @@ ATTRIBUTE = "sur_adapter_request"
 log = logging.getLogger(__name__)
 
 
-def begin(p, values: tuple, folders: list[Path]) -> None:
+def begin(p, values: tuple, folders: Callable[[], list[Path]]) -> None:
     """Start a run: read the settings, load the adapter, note it for the image's infotext. Never raises.
 
     Args:
         p: the host's processing object.
         values: of the controls, see :func:`.settings.settings_of`.
-        folders: where adapters are looked for.
+        folders: gives the folders where adapters are looked for.
     """
     end(p)
     for name in INFOTEXT.values():  # an X/Y/Z plot's cells share this dictionary
@@ -52,7 +52,7 @@ def begin(p, values: tuple, folders: list[Path]) -> None:
     try:
         request.settings = settings_of(p, values)
         if request.settings.enabled:
-            request.prepare(find_adapter(request.settings.adapter, folders))
+            request.prepare(find_adapter(request.settings.adapter, folders()))
     except Exception as error:  # the host would swallow it; the run must stop
         request.fail(error)
     if request.error or request.settings.acts:

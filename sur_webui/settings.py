@@ -34,7 +34,7 @@ _LABEL = re.compile(rf"(.+?)(?: \[([0-9a-f]{{{HASH_DIGITS}}})\])?")
 
 @dataclass(frozen=True)
 class Settings:
-    """One run's settings. Numbers are rounded to four digits, so that the infotext says what was used.
+    """One run's settings. Numbers are rounded to four digits that count, so the infotext says what was used.
 
     Attributes:
         adapter: its name in the list.
@@ -97,7 +97,7 @@ def settings_of(p, values: tuple) -> Settings:
     return Settings(
         enabled=True,
         adapter=given.get("adapter") or NONE,
-        eta=round(check_eta(given.get("eta", usual.eta)), _DIGITS),
+        eta=_shown(check_eta(given.get("eta", usual.eta))),
         negative=bool(given.get("negative")),
         start=_share("start", given.get("start", usual.start)),
         end=_share("end", given.get("end", usual.end)),
@@ -154,4 +154,9 @@ def _share(name: str, value) -> float:
         share = -1.0
     if not 0 <= share <= 1:
         raise ValueError(f"SUR-adapter: {name} is a share of the sampling steps from 0 to 1, found {value!r}")
-    return round(share, _DIGITS)
+    return _shown(share)
+
+
+def _shown(number: float) -> float:
+    """As the infotext will have it. Digits that count, not places: the paper's eta is 1e-5."""
+    return float(f"{number:.{_DIGITS}g}")

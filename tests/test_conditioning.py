@@ -1,6 +1,7 @@
 """adapt() is Eq. 7 on whatever a text encoder returns."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -129,8 +130,17 @@ def random_adapter_on_meta():
 @pytest.mark.parametrize("device", ["privateuseone", "meta", "cpu"])
 def test_devices_without_autocast_are_not_asked_to_leave_it(device):
     """``privateuseone`` is DirectML."""
-    with conditioning.full_precision(torch.device(device)):
-        pass
+    assert isinstance(conditioning.full_precision(torch.device(device)), nullcontext)
+
+
+def test_before_torch_2_4_autocast_is_asked_about_in_the_old_way(sd1, monkeypatch):
+    """AUTOMATIC1111 1.10 brings torch 2.1, Forge 2.3: there the function takes no argument."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda: False)
+    monkeypatch.setattr(torch, "is_autocast_cpu_enabled", lambda: False, raising=False)
+    assert adapt(sd1, embeddings(1, 77, 768), 0.5).shape == (1, 77, 768)
+    monkeypatch.setattr(torch, "is_autocast_cpu_enabled", lambda: True, raising=False)
+    assert isinstance(conditioning.full_precision(torch.device("cpu")), torch.autocast)
+    assert isinstance(conditioning.full_precision(torch.device("meta")), nullcontext)
 
 
 def test_sdxl_is_split_among_its_encoders(sdxl):

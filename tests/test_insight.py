@@ -242,3 +242,19 @@ def test_the_heat_map_loses_no_attention():
         for column, value in zip(rows, line, strict=True):
             if len(row.places) == len(column.places) == 1:
                 assert value == pytest.approx(float(change.attention[row.places[0], column.places[0]]))
+
+
+def test_of_one_chunk_among_several_no_more_is_said_than_is_known():
+    before = embeddings(1, 154, 768)[0]
+    after = before.clone()
+    after[100] *= 2
+    first, second = compare(before, after)
+    assert in_words([first], some=True) == "No change in chunk 1: every token of it is exactly as it was."
+    assert in_words([second], some=True).startswith("Changed most: 'token 101'")
+
+
+def test_rounding_of_a_direction_is_not_told_as_a_turn():
+    before = embeddings(1, 77, 768, dtype=torch.float16)[0]
+    after = before.clone()
+    after[3] = (after[3].float() * 1.3).half()
+    assert "(direction 0.000, length x1.30)" in in_words(compare(before, after))

@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sur_core import AdapterFileError, load_adapter, save_adapter
@@ -26,6 +27,14 @@ KNOWN = {
 def saved(folder, family="sd1", **passport):
     path = folder / "ours.safetensors"
     save_adapter(random_adapter(family, depth=1, feedforward=8, passport=passport), path)
+    return path
+
+
+def rewritten(path, change):
+    """The file with its tensors changed by ``change`` and its passport as it was."""
+    with safe_open(path, "pt") as file:
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(change(tensors), path, metadata=metadata)
     return path
 
 
@@ -140,3 +149,30 @@ def test_a_file_cut_off_anywhere_is_refused_in_words(tmp_path, kept):
 def test_every_value_is_plain_json(tmp_path):
     card = passport_card(saved(tmp_path, **KNOWN))
     assert json.loads(json.dumps(card, allow_nan=False)) == card
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda tensors: {"x": torch.zeros(1)}, "tensors are missing"),
+        (lambda tensors: {key: tensor[:1].clone() for key, tensor in tensors.items()}, "should be"),
+        (lambda tensors: {key: tensor.to(torch.int32) for key, tensor in tensors.items()}, "floating-point"),
+    ],
+)
+def test_a_passport_over_other_weights_gets_no_card(tmp_path, change, said):
+    """The same as loading the file says, so that the card never promises what the node then refuses."""
+    path = rewritten(saved(tmp_path, **KNOWN), change)
+    with pytest.raises(AdapterFileError, match=said) as told:
+        passport_card(path)
+    with pytest.raises(AdapterFileError) as loading:
+        load_adapter(path)
+    assert str(told.value).replace("I32", "torch.int32") == str(loading.value)
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["/home/me/x/model", "~/model", "file:///home/me/model", "../../me/model", "C:\\me\\model", "./me/model"],
+)
+def test_whose_folder_a_model_was_in_is_not_told(tmp_path, model):
+    (warning, *_) = passport_card(saved(tmp_path, base_model=model, eta=0.1))["warnings"]
+    assert warning["model"] == "model"

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -21,6 +22,17 @@ from tests.helpers import random_adapter, write_authors_file
 from tests.webui_host import ROOT, Processing, WebUI
 
 TINY = {"clip_l": 8}
+
+_IMPORTED_BY_THE_SCRIPT = """
+import sys, pathlib
+sys.path.insert(0, ".")
+import sur_webui.plot, sur_webui.request, sur_webui.files, sur_webui.settings
+here = str(pathlib.Path.cwd())
+found = {name.partition(".")[0] for name, module in sys.modules.items()
+         if (getattr(module, "__file__", None) or "").startswith(here + "/")
+         and "site-packages" not in module.__file__}
+print(*sorted(found - {"__main__"}))
+"""
 
 
 @pytest.fixture
@@ -190,6 +202,52 @@ def test_a_folder_that_is_not_there_is_said_and_does_no_harm(webui, tmp_path, ca
     assert controls["adapter"].choices == ["None"] and "there is no folder" in caplog.text
 
 
+@pytest.mark.parametrize("entered", ["~no-such-user/ComfyUI", "denied"])
+def test_a_folder_that_cannot_be_looked_at_is_said_and_the_run_draws_with_the_adapter(
+    webui, entered, caplog, monkeypatch
+):
+    """Another user's folder: looking into it is an error, not a no."""
+    is_dir = Path.is_dir
+
+    def denied(path):
+        if "denied" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", denied)
+    write(webui, "a.safetensors")
+    webui.opts.sur_adapter_comfyui = entered
+    _, controls = accordion(webui)
+    assert controls["adapter"].choices == ["None", "a.safetensors"] and "cannot be used" in caplog.text
+    assert "SUR adapter" in drawn(webui, True, "a.safetensors", 0.3, False, 0.0, 1.0)
+
+
+def test_whatever_fails_while_folders_are_looked_for_stops_the_run(webui, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("the disk has gone")
+
+    monkeypatch.setattr(webui.script, "adapter_folders", fail)
+    p = Processing()
+    webui.run(p, (True, "a.safetensors", 0.3, False, 0.0, 1.0), lambda: None)
+    assert not webui.reported, "an error in process() is only logged, and the host draws without the adapter"
+
+
+def test_the_folder_for_adapters_is_made_where_the_hosts_models_are(webui):
+    """``--models-dir`` may have moved them out of the program, where install.py cannot know."""
+    folder = webui.models / "sur_adapters"
+    folder.rmdir()
+    for callback in webui.callbacks["on_before_ui"]:
+        callback()
+    assert folder.is_dir()
+
+
+def test_a_tiny_eta_is_used_as_it_is(webui):
+    """The paper's is 1e-5."""
+    settings = settings_of(Processing(), (True, "a.safetensors", 1e-5, False, 0.0, 1.0))
+    assert settings.acts and settings.infotext("0")["SUR eta"] == "1e-05"
+    assert pasted(webui, settings.infotext("0"))["eta"] == 1e-5
+
+
 def plot_script():
     plot = ModuleType("xyz_grid.py")
     plot.axis_options = [SimpleNamespace(label="Nothing")]
@@ -262,9 +320,27 @@ def test_an_old_web_ui_is_told_what_it_needs(tmp_path, monkeypatch):
 
 
 def test_the_extension_can_be_loaded_beside_others():
-    """The hosts put every extension's folder on the path of modules: only our own names may be in ours."""
-    names = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
-    assert [name for name in names if name.startswith("sur_")] == ["sur_core", "sur_webui"]
+    """Forge leaves every extension's folder on the path of modules. A name of ours that a host or another
+    extension has too would be found in one of the two places by chance; the hosts themselves come first.
+    """
+    ours = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/*.py")}
+    at_run_time = {"sur_core", "sur_webui"}
+    others = {
+        "nodes",
+        "train",
+        "pictures",
+        "small_world",
+        "benchmarks",
+        "tests",
+        "scripts",
+        "install",
+        "__init__",
+    }
+    assert ours == at_run_time | others, "think before adding a name: is it one that others use?"
+    used = subprocess.run(
+        [sys.executable, "-c", _IMPORTED_BY_THE_SCRIPT], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert set(used.stdout.split()) == at_run_time
     assert [path.name for path in (ROOT / "scripts").glob("*.py")] == ["sur_adapter.py"]
     found = configparser.ConfigParser()
     found.read(ROOT / "metadata.ini")

@@ -9,7 +9,12 @@ from .rows import Row
 
 _BODY, _SMALL = Lettering(22), Lettering(18)
 _SPACE = 20
-_LARGEST_CELL, _LOWEST_CELL = 34, 24
+_SMALLEST_CELL, _LARGEST_CELL, _LOWEST_CELL = 17, 34, 24
+
+
+def heat_map_width(change: ChunkChange, rows: list[Row], label: int) -> int:
+    """Pixels that :func:`draw_heat_map` needs so that its columns can be read; 0 if there is no attention."""
+    return 0 if change.attention is None else label + len(rows) * _SMALLEST_CELL
 
 
 def heat_map_height(change: ChunkChange, rows: list[Row], label: int, width: int) -> int:
@@ -54,7 +59,7 @@ def draw_heat_map(picture, change: ChunkChange, rows: list[Row], top: int, label
             x = label + place * wide
             pen.rectangle((x, low, x + wide - 2, low + high - 2), fill=colors.between(value / full))
     y += len(rows) * high + 8
-    told = f"Full color: {full:.2f} or more of a token's attention."
+    told = f"Full color: {full:.2g} or more of a token's attention."
     _SMALL.draw(pen, (0, y + _SMALL.height / 2), told, colors.soft)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..lettering import Lettering
 from ..themes import Theme, theme_named
 from .changes import ChunkChange
-from .heat_map import draw_heat_map, heat_map_height
+from .heat_map import draw_heat_map, heat_map_height, heat_map_width
 from .rows import Row, rows_of
 from .words import TOWER_WORDS, in_words, mean, ratio_text, turn_text
 
@@ -36,7 +36,9 @@ class _Scale:
     ratio: float
 
 
-def draw_changes(changes: list[ChunkChange], theme: str = "dark", limit: int = 20, note: str = ""):
+def draw_changes(
+    changes: list[ChunkChange], theme: str = "dark", limit: int = 20, note: str = "", some: bool = False
+):
     """A Pillow image: what changed in words, then a panel for each chunk (down) and text encoder (across).
 
     Args:
@@ -44,23 +46,23 @@ def draw_changes(changes: list[ChunkChange], theme: str = "dark", limit: int = 2
         theme: ``"dark"`` or ``"light"``.
         limit: tokens shown one by one in each panel; the rest is put together in one row.
         note: small print under the words, such as what was compared.
+        some: whether the prompt has chunks that are not shown.
     """
     from PIL import Image, ImageDraw
 
     colors = theme_named(theme)
     towers = list(dict.fromkeys(change.tower for change in changes))
-    panel_width = PANEL_WIDTHS[min(len(towers), 2)]
-    width = len(towers) * (panel_width + MARGIN) + MARGIN
     scale = _scale(changes, limit)
-    headings = _headings(changes)
     panels = [
-        _panel(change, panel_width, colors, scale, limit, heading)
-        for change, heading in zip(changes, headings, strict=True)
+        _panel(change, PANEL_WIDTHS[min(len(towers), 2)], colors, scale, limit, heading)
+        for change, heading in zip(changes, _headings(changes), strict=True)
     ]
+    panel_width = max(panel.width for panel in panels)
+    width = len(towers) * (panel_width + MARGIN) + MARGIN
     chunks = list(dict.fromkeys(change.chunk for change in changes))
     lines = [
         (lettering, line)
-        for lettering, text in ((_TITLE, in_words(changes)), (_SMALL, note))
+        for lettering, text in ((_TITLE, in_words(changes, some)), (_SMALL, note))
         for line in (lettering.wrap(text, width - 2 * MARGIN) if text else ())
     ]
     top = MARGIN + sum(lettering.height for lettering, _ in lines) + _GAP
@@ -91,7 +93,7 @@ def _mean(values: tuple[float, ...], row: Row) -> float:
 
 
 def _panel(change: ChunkChange, width: int, colors: Theme, scale: _Scale, limit: int, heading: str):
-    """One chunk of one text encoder, as a Pillow image of its own."""
+    """One chunk of one text encoder, as a Pillow image: ``width`` pixels wide, or as a heat map needs."""
     from PIL import Image, ImageDraw
 
     rows = rows_of(change, limit)
@@ -99,8 +101,9 @@ def _panel(change: ChunkChange, width: int, colors: Theme, scale: _Scale, limit:
     grouped = any(len(row.places) > 1 for row in rows)
     head = _BODY.height + 8 if heading else 0
     bars = _SMALL.height + len(rows) * _ROW + (_SMALL.height + 6 if grouped else 0)
-    map_height = heat_map_height(change, rows, label, width)
-    picture = Image.new("RGB", (width, head + bars + map_height), colors.paper)
+    wide = max(width, heat_map_width(change, rows, label))
+    map_height = heat_map_height(change, rows, label, wide)
+    picture = Image.new("RGB", (wide, head + bars + map_height), colors.paper)
     pen = ImageDraw.Draw(picture)
     if heading:
         _BODY.draw(pen, (0, _BODY.height / 2), heading, colors.first)

@@ -8,6 +8,9 @@ from collections import Counter
 from .changes import ChunkChange
 from .tokens import MARK, PADDING
 
+ROUNDING = 1e-6
+"""1 - cosine up to which a direction is the same: half precision does that to a vector that only grew."""
+
 MOST = 3
 """How many tokens a sentence names at most."""
 
@@ -17,10 +20,16 @@ Place = tuple[ChunkChange, int]
 """A token: its chunk and its place in it."""
 
 
-def in_words(changes: list[ChunkChange]) -> str:
-    """``Changed most: 'seven' (direction 0.213, length x1.10), 'glass' (...).``; one line a text encoder."""
+def in_words(changes: list[ChunkChange], some: bool = False) -> str:
+    """``Changed most: 'seven' (direction 0.213, length x1.10), 'glass' (...).``; one line a text encoder.
+
+    Args:
+        changes: to be spoken of.
+        some: whether there are chunks that are not among them.
+    """
     if not any(change.changed for change in changes):
-        return "No change: every token is exactly as it was."
+        where = f" in chunk {changes[0].chunk + 1}" if some else ""
+        return f"No change{where}: every token{' of it' * some} is exactly as it was."
     towers = list(dict.fromkeys(change.tower for change in changes))
     lines = [_sentence([change for change in changes if change.tower == tower]) for tower in towers]
     if len(towers) == 1:
@@ -42,7 +51,9 @@ def figures(change: ChunkChange, place: int) -> str:
 
 
 def turn_text(turn: float) -> str:
-    return f"{turn:.3f}" if turn >= 0.0005 or turn == 0 else f"{turn:.0e}"
+    if turn < ROUNDING:
+        return "0.000"
+    return f"{turn:.3f}" if turn >= 0.0005 else f"{turn:.0e}"
 
 
 def ratio_text(ratio: float) -> str:

@@ -10,6 +10,11 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
+
+from sur_core import Passport, SURAdapterBundle, SURAdapterConfig
+from tests.comfyui import server as comfy
+from tests.comfyui.conftest import PACK
 
 ROUTE = "/sur_adapter/passport"
 LISTED = "ours.safetensors"
@@ -162,19 +167,37 @@ def test_a_listed_file_that_has_gone_is_not_found(server, folder, file):
     assert card(server, path.name)[0] == 404
 
 
+def large_adapter(path) -> int:
+    """Write a whole adapter of 2 GiB of zeros, a hole that takes no room on the disk. Returns its size."""
+    passport = Passport({"clip_l": SURAdapterConfig(width=768, depth=1, feedforward=350_000)}, eta=0.3)
+    with torch.device("meta"):
+        weights = SURAdapterBundle(passport).state_dict()
+    header, end = {"__metadata__": passport.to_metadata()}, 0
+    for key, tensor in weights.items():
+        start, end = end, end + 4 * tensor.numel()
+        about = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[key.removeprefix("towers.")] = about
+    content = json.dumps(header).encode()
+    with open(path, "wb") as large:
+        large.write(len(content).to_bytes(8, "little") + content)
+        large.truncate(8 + len(content) + end)
+    return 8 + len(content) + end
+
+
 def test_the_server_answers_others_while_a_large_file_is_read(server, folder, file):
-    size = 2 << 30
-    content = (folder / LISTED).read_bytes()
-    metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-    tensor = {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
-    header = json.dumps({"__metadata__": metadata, "large": tensor}).encode()
-    path = file("large.safetensors", len(header).to_bytes(8, "little") + header)
-    with open(path, "ab") as large:
-        large.truncate(8 + len(header) + size)  # a hole: it takes no room on the disk
+    path = file("large.safetensors", b"")
+    size = large_adapter(path)
+    assert size > 2 << 30
     with ThreadPoolExecutor() as asking:
         answer = asking.submit(card, server, path.name)
         for _ in range(10):
             server.get("/system_stats")
         assert not answer.done()
         status, facts, text = answer.result()
-    assert (status, facts["bytes"], facts["eta"]) == (200, 8 + len(header) + size, 0.3), text
+    assert (status, facts["bytes"], facts["eta"]) == (200, size, 0.3), text
+
+
+def test_two_copies_of_the_pack_do_not_keep_comfyui_from_starting(checkpoints, tmp_path):
+    """One from the registry and a clone, say: the server refuses to begin if an address is added twice."""
+    with comfy.Server(tmp_path, {"sur-adapter": PACK, "sur-adapter-clone": PACK}) as running:
+        assert ask(running, "")[0] == 400

@@ -2,7 +2,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { locale, words } from "./words.js";
+import { words } from "./words.js";
 
 const HEIGHT = 150; // fixed, so that an answer never changes the size of a node, and so the workflow
 const ADAPTER_FILE = /\.(safetensors|pt)$/i;
@@ -94,13 +94,14 @@ async function ask(name) {
 }
 
 function facts(card, say) {
-  const number = new Intl.NumberFormat(locale());
+  const number = new Intl.NumberFormat(say.language);
+  const share = new Intl.NumberFormat(say.language, { maximumSignificantDigits: 6 }); // the paper's eta is 1e-5
   const known = (...parts) => parts.filter(Boolean).join(say("comma")) || say("unknown");
   const family = say(card.family || "other_family", { encoders: card.encoders.join(" + ") });
   const llm = known(card.llm, card.llm_layer != null && say("layer", { layer: card.llm_layer }));
   const training = known(
     card.steps != null && say("steps", { steps: number.format(card.steps) }),
-    card.eta != null && say("eta", { eta: number.format(card.eta) }),
+    card.eta != null && say("eta", { eta: share.format(card.eta) }),
     card.merged_from && say("merged_from", { count: card.merged_from }),
   );
   const hash = element("span", "hash", card.sha256.slice(0, HASH_DIGITS));

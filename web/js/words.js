@@ -10,14 +10,18 @@ export function locale() {
   return app.extensionManager?.setting?.get("Comfy.Locale") || "en";
 }
 
-/** A function (key, values) -> text. English stands in for a word without translation. */
+/**
+ * A function (key, values) -> text, with the `language` its texts are in. English stands in for a word without
+ * translation.
+ */
 export async function words() {
   catalogs ??= fetchCatalogs();
   const all = await catalogs;
   const chosen = all[locale()]?.[OURS] ?? {};
   const english = all.en?.[OURS] ?? {};
-  return (key, values = {}) =>
+  const say = (key, values = {}) =>
     (chosen[key] ?? english[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
+  return Object.assign(say, { language: all[locale()]?.[OURS] ? locale() : "en" });
 }
 
 async function fetchCatalogs() {
