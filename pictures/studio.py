@@ -22,6 +22,7 @@ RUN_SECONDS = 900
 CHECKPOINTS, CHECKPOINT = comfy.HOME / "sur-adapter-tests", "sur_test_sd15.safetensors"  # random weights
 PACK = Path(__file__).resolve().parents[1]
 _SD15 = {
+    "created": "2026-01-01T00:00:00+00:00",  # pictures show the hash of the file
     "base_model": "SD 1.5",
     "eta": 0.1,
     "steps": 5000,

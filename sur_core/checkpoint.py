@@ -7,6 +7,7 @@ is finite.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from collections.abc import Collection
@@ -88,7 +89,17 @@ def save_adapter(adapter: SURAdapterBundle, path: str | os.PathLike, **passport)
     except ValueError as error:
         raise AdapterFileError(f"{path}: not written: {error}") from error
     with atomic_write(path) as file:
-        file.write(to_safetensors(tensors, metadata=described.to_metadata()))
+        file.write(_sorted_header(to_safetensors(tensors, metadata=described.to_metadata())))
+
+
+def _sorted_header(content: bytes) -> bytes:
+    """A safetensors file with its header in order. The library writes metadata in another order each time, so
+    that the same adapter would have another hash at every save.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)  # tensors stay aligned
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def convert_adapter(

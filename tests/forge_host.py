@@ -1,8 +1,9 @@
 """Forge's own code, run without its web page and without a real model.
 
-Real, from a checkout of Forge: ``modules.processing`` (``process_images_inner``, the txt2img object, hires
-fix, infotext), ``scripts`` (the script runner), ``script_callbacks``, ``prompt_parser``, ``sd_samplers`` with
-``sd_samplers_common`` (refiner), ``sd_samplers_kdiffusion`` and ``sd_samplers_cfg_denoiser``,
+Real, from a checkout of Forge: ``modules.processing`` (``process_images_inner``, the txt2img and the img2img
+object, hires fix, infotext), ``images``, ``scripts`` (the script runner), ``script_callbacks``,
+``prompt_parser``, ``sd_samplers`` with ``sd_samplers_common`` (refiner, the steps of img2img),
+``sd_samplers_kdiffusion`` and ``sd_samplers_cfg_denoiser``,
 ``infotext_utils``, ``rng``, ``scripts/xyz_grid.py``, ``backend.sampling``, ``backend.memory_management``, its
 noise schedule and its ``k_diffusion``.
 
@@ -48,6 +49,10 @@ HOLLOW = [
     "skimage",
     "blendmodes",
     "blendmodes.blend",
+    "piexif",
+    "piexif.helper",
+    "pillow_avif",
+    "pytz",
     "launch",
     "diffusers",
     "diffusers.pipelines",
@@ -56,7 +61,6 @@ HOLLOW = [
     "torchvision",
     "torchvision.transforms",
     "modules.shared",
-    "modules.images",
     "modules.sd_vae_approx",
     "modules.sd_vae_taesd",
     "modules.sd_models",
@@ -119,7 +123,7 @@ class Hollow(ModuleType):
 
 
 class Options(SimpleNamespace):
-    """``shared.opts``: all is off that is not set."""
+    """``shared.opts`` and ``shared.cmd_opts``: all is off that is not set."""
 
     def __getattr__(self, name: str):
         if name.startswith(("__", "prioritized_callbacks")):
@@ -159,6 +163,13 @@ class Model:
 
     def set_clip_skip(self, _layers):
         return None
+
+    def encode_first_stage(self, images):
+        small = torch.nn.functional.avg_pool2d(images, 8)
+        return torch.cat([small, small.mean(1, keepdim=True)], 1)
+
+    def get_first_stage_encoding(self, latents):
+        return latents
 
     def decode_first_stage(self, latents):
         return torch.nn.functional.interpolate(latents[:, :3], scale_factor=8).clamp(-1, 1)
@@ -226,8 +237,11 @@ class Forge:
         return self.checkpoints[name]
 
     def processing_object(self, *values, **settings):
-        """A txt2img object as the web page would make it; ``values`` are those of our controls."""
-        p = self.processing.StableDiffusionProcessingTxt2Img(
+        """As the web page would make it: an img2img object with ``init_images``, else a txt2img object;
+        ``values`` are those of our controls.
+        """
+        tab = "img2img" if "init_images" in settings else "txt2img"
+        p = getattr(self.processing, f"StableDiffusionProcessing{tab.title()}")(
             **{
                 **dict(
                     prompt="seven glasses", negative_prompt="blurry", seed=1, subseed=1, steps=4, width=64
@@ -237,9 +251,14 @@ class Forge:
                 **settings,
             }
         )
-        p.scripts = self.runner
-        p.script_args = (None,) * self.script.args_from + tuple(values)
+        p.scripts = self.runners[tab]
+        p.script_args = (None,) * self.script(tab).args_from + tuple(values)
         return p
+
+    def script(self, tab: str):
+        """Our script in "txt2img" or "img2img"."""
+        (script,) = self.runners[tab].alwayson_scripts
+        return script
 
     def draw(self, *values, **settings):
         """One run. Returns what ``process_images_inner`` returns."""
@@ -292,7 +311,8 @@ class Forge:
             **dict(infotext_skip_pasting=[], forge_additional_modules=[], data={}, labels={}),
             **dict(forge_unet_storage_dtype="Automatic", CLIP_stop_at_last_layers=1, hide_samplers=[]),
             **dict(hires_fix_refiner_pass="second pass", grid_only_if_multiple=True, enable_pnginfo=True),
-            **dict(eta_ancestral=1.0, emphasis="Original", img_max_size_mp=200),
+            **dict(eta_ancestral=1.0, emphasis="Original", img_max_size_mp=200, initial_noise_multiplier=1.0),
+            **dict(img2img_background_color="#ffffff", upscaler_for_img2img="None"),
         )
         self.opts.add_option = lambda name, info: None
         self.shared.state = SimpleNamespace(
@@ -300,7 +320,7 @@ class Forge:
             **dict(sampling_step=0, sampling_steps=0, job_timestamp="", current_latent=None),
             **dict(processing_has_refined_job_count=False, nextjob=lambda: None),
         )
-        self.shared.cmd_opts = SimpleNamespace(no_prompt_history=True, embeddings_dir="/nowhere")
+        self.shared.cmd_opts = Options(no_prompt_history=True, embeddings_dir="/nowhere")
         self.shared.prompt_styles.apply_styles_to_prompt = lambda prompt, _styles: prompt
         self.shared.prompt_styles.apply_negative_styles_to_prompt = lambda prompt, _styles: prompt
         self.shared.latent_upscale_modes = {"Latent": {"mode": "nearest", "antialias": False}}
@@ -338,11 +358,11 @@ class Forge:
         ]
         self.script_callbacks.before_ui_callback()
         self.scripts.scripts_data.pop()  # its controls need a real gradio
-        self.runner = self.scripts.ScriptRunner()
-        self.runner.initialize_scripts(is_img2img=False)
-        self.runner.prepare_ui()
-        self.runner.setup_ui()
-        (self.script,) = self.runner.alwayson_scripts
+        self.runners = {tab: self.scripts.ScriptRunner() for tab in ("txt2img", "img2img")}
+        for tab, runner in self.runners.items():
+            runner.initialize_scripts(is_img2img=tab == "img2img")
+            runner.prepare_ui()
+            runner.setup_ui()
 
 
 def schedules(prompts, base_steps, hires_steps=None, use_old_scheduling=False):

@@ -82,6 +82,14 @@ def test_the_file_is_plain_safetensors_with_a_complete_passport(saved):
     assert set(load_file(path)) == {f"clip_l.{key}" for key in saved[0].towers["clip_l"].state_dict()}
 
 
+def test_the_same_adapter_gives_the_same_file(tmp_path):
+    """Its hash stands in infotexts and on the card."""
+    adapter = random_adapter("sdxl", depth=1, feedforward=8, passport={"created": "2026-01-01", "eta": 0.3})
+    for number in range(8):  # safetensors would write its metadata in an order of its own each time
+        save_adapter(adapter, tmp_path / f"{number}.safetensors")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
 def test_saving_writes_a_date_and_leaves_the_adapter_alone(tmp_path):
     adapter = small()
     save_adapter(adapter, tmp_path / "a.safetensors", title="new name")

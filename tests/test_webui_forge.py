@@ -12,6 +12,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sur_core import adapt, load_adapter, save_adapter
 from sur_webui import request
@@ -42,6 +43,7 @@ def host(tmp_path_factory):
 def forge(host):
     host.reported.clear()
     host.opts.hires_fix_refiner_pass = "second pass"
+    host.opts.img2img_fix_steps = False
     host.processing.StableDiffusionProcessing.cached_c = [None, None, None]
     host.processing.StableDiffusionProcessing.cached_uc = [None, None, None]
     yield host
@@ -60,6 +62,17 @@ def readings(monkeypatch):
 def adapted(forge, family, model, text, eta=0.3):
     hidden = model.encode(text)[None]
     return adapt(load_adapter(forge.folder / f"{family}.safetensors"), hidden, eta)[0]
+
+
+def img2img(seed=0, **settings):
+    """Settings of a run that draws over a picture: eight steps asked, five made."""
+    picture = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8))
+    return dict(init_images=[picture], denoising_strength=0.5, steps=8, cfg_scale=1) | settings
+
+
+def latents(forge, p):
+    forge.run(p)
+    return torch.stack(p.latents_after_sampling)
 
 
 def pixels(result):
@@ -251,17 +264,91 @@ def test_an_interrupted_run_ends_as_any_other(forge):
     assert len(model.seen) == 1 and not hasattr(p, request.ATTRIBUTE)
 
 
+@pytest.mark.parametrize("family, width", [("sd1", 768), ("sdxl", 2048)])
+def test_img2img_is_adapted_and_switched_off_it_is_that_of_a_web_ui_without_the_script(forge, family, width):
+    model = forge.use(family, width)
+    p = forge.processing_object(*OFF, **img2img())
+    p.scripts = None
+    plain = latents(forge, p)
+    assert all(torch.equal(row, model.encode("seven glasses")) for row in rows_seen(model))
+    file = f"{family}.safetensors"
+    for values in (OFF, controls(file, eta=0.0)):
+        p = forge.processing_object(*values, **img2img())
+        assert torch.equal(plain, latents(forge, p)), "to the bit"
+        assert len(rows_seen(model)) == 5
+    changed = latents(forge, forge.processing_object(*controls(file), **img2img()))
+    wanted = adapted(forge, family, model, "seven glasses")
+    rows = rows_seen(model)
+    assert len(rows) == 5 and all(torch.equal(row, wanted) for row in rows)
+    assert not torch.equal(plain, changed)
+    other = latents(forge, forge.processing_object(*controls(file), **img2img(seed=1)))
+    assert not torch.equal(changed, other), "the picture counts"
+    assert torch.equal(plain, latents(forge, forge.processing_object(*OFF, **img2img())))
+
+
+@pytest.mark.parametrize(
+    "start, end, settings, acting",
+    [
+        (0.0, 1.0, {}, [True] * 5),
+        (0.2, 0.6, {}, [False, True, True, False, False]),
+        (0.5, 1.0, {}, [False, False, False, True, True]),
+        (0.2, 0.6, {"sampler_name": "Heun"}, [False] * 2 + [True] * 4 + [False] * 3),
+        (0.25, 0.5, {"denoising_strength": 1.0}, [False] * 2 + [True] * 2 + [False] * 4),
+    ],
+)
+def test_start_and_end_are_shares_of_the_steps_that_img2img_makes(forge, start, end, settings, acting):
+    model = forge.use("base", 768)
+    forge.draw(*controls(start=start, end=end), **img2img(**settings))
+    wanted = adapted(forge, "sd1", model, "seven glasses")
+    assert [torch.equal(row, wanted) for row in rows_seen(model)] == acting
+
+
+def test_start_and_end_where_img2img_makes_all_steps_that_are_asked_for(forge):
+    """Forge's setting "With img2img, do exactly the amount of steps the slider specifies"."""
+    forge.opts.img2img_fix_steps = True
+    model = forge.use("base", 768)
+    forge.draw(*controls(start=0.25, end=0.5), **img2img())
+    wanted = adapted(forge, "sd1", model, "seven glasses")
+    acting = [torch.equal(row, wanted) for row in rows_seen(model)]
+    assert acting == [False] * 2 + [True] * 2 + [False] * 4
+
+
+def test_img2img_of_a_batch_with_the_negative_adapted(forge, readings):
+    model = forge.use("base", 768)
+    together = forge.draw(*controls(negative=True), **img2img(batch_size=2, cfg_scale=5))
+    rows = rows_seen(model)
+    assert len(rows) == 5 * 4 and len(together.images) == len(readings) == 2
+    texts = [adapted(forge, "sd1", model, text) for text in ("seven glasses", "blurry")]
+    assert all(given(texts, row) for row in rows) and all(given(rows, text) for text in texts)
+
+
+def test_inpainting_changes_nothing_outside_the_mask(forge):
+    forge.use("base", 768)
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (32, 0, 64, 64))
+    settings = img2img(mask=mask, mask_blur=0, inpaint_full_res=False, inpainting_fill=1)
+    plain, changed = (
+        latents(forge, forge.processing_object(*values, **settings)) for values in (OFF, controls())
+    )
+    differs = (plain != changed).any(0).any(0).any(0)
+    assert differs.tolist() == [False] * 4 + [True] * 4
+
+
+@pytest.mark.parametrize("tab", ["txt2img", "img2img"])
 @pytest.mark.parametrize("values", [controls(), controls("deep/a, b: c.safetensors", 0.25, True, 0.1, 0.9)])
-def test_the_infotext_goes_through_forge_and_comes_back(forge, values):
+def test_the_infotext_goes_through_forge_and_comes_back(forge, values, tab):
     save_adapter(random_adapter("sd1", seed=9, **SMALL), forge.folder / "deep" / "a, b: c.safetensors")
     forge.use("base", 768)
-    text = forge.draw(*values).infotexts[0]
+    settings = img2img() if tab == "img2img" else {}
+    text = forge.draw(*values, **settings).infotexts[0]
     parsed = forge.infotext_utils.parse_generation_parameters(text)
-    fields = [forge.infotext_utils.PasteField(*field) for field in forge.script.infotext_fields]
+    assert parsed.get("Denoising strength") == ("0.5" if tab == "img2img" else None)
+    fields = [forge.infotext_utils.PasteField(*field) for field in forge.script(tab).infotext_fields]
     found = [field.function(parsed) for field in fields]
     found[1] = found[1]["value"]
     assert dict(zip(CONTROLS, found, strict=True)) == dict(zip(CONTROLS, values, strict=True))
-    without = forge.infotext_utils.parse_generation_parameters(forge.draw(*OFF).infotexts[0])
+    off = forge.draw(*OFF, **settings).infotexts[0]
+    without = forge.infotext_utils.parse_generation_parameters(off)
     assert fields[0].function(without) is False and not [key for key in without if key.startswith("SUR")]
 
 

@@ -14,6 +14,9 @@ from tests.helpers import NODE_NAMES
 PACK = Path(__file__).resolve().parents[2]
 CHINESE = json.loads((PACK / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf8"))
 CARD = json.loads((PACK / "locales" / "zh" / "main.json").read_text(encoding="utf8"))["surAdapter"]
+PICTURE = r"!\[.*?\]\((.*?)\)"
+LOADED = """images => Promise.all(images.map(
+  image => image.decode().catch(() => {}).then(() => [image.src, image.naturalWidth])))"""
 
 
 def speak(frontend, language: str) -> None:
@@ -57,9 +60,10 @@ def card_text(frontend) -> str:
     return frontend.page.wait_for_selector(".sur-passport[data-state=ok]:visible").inner_text()
 
 
-def help_page(frontend, node_type: str, address: str) -> str:
-    """What the help panel shows for a node, after the page has come from ``address``."""
+def help_page(frontend, node_type: str, address: str):
+    """The help panel for a node, after the page has come from ``address``."""
     frontend.clear()
+    frontend.forget()
     frontend.add(node_type)
     frontend.page.evaluate(
         "() => { app.canvas.selectNode(app.graph.nodes[0]); app.canvas.centerOnNode(app.graph.nodes[0]); }"
@@ -71,7 +75,7 @@ def help_page(frontend, node_type: str, address: str) -> str:
     panel = frontend.page.locator(".node-help-content", has_text=heading)
     panel.wait_for()
     assert panel.evaluate("e => e.scrollWidth <= e.clientWidth"), "the page is too wide for the panel"
-    return panel.inner_text()
+    return panel
 
 
 def letters(text: str) -> str:
@@ -102,11 +106,17 @@ def test_the_card_is_chinese(chinese):
 
 @pytest.mark.parametrize("node_type", NODE_NAMES)
 def test_the_help_page_is_chinese(chinese, node_type):
-    shown = help_page(chinese, node_type, f"/docs/{node_type}/zh.md")
+    panel = help_page(chinese, node_type, f"/docs/{node_type}/zh.md")
+    shown = panel.inner_text()
     markdown = (PACK / "web" / "docs" / node_type / "zh.md").read_text(encoding="utf8")
-    markdown = re.sub(r"!\[.*?\]\(.*?\)", "", markdown)
+    pictures = re.findall(PICTURE, markdown)
+    markdown = re.sub(PICTURE, "", markdown)
     assert letters(shown) == letters(re.sub(r"^\d+\. ", "", markdown, flags=re.MULTILINE))
     assert "**" not in shown and "`" not in shown
+    loaded = panel.locator("img").evaluate_all(LOADED)
+    assert [address.rsplit("/docs/")[-1] for address, _ in loaded] == pictures and pictures
+    assert all(width > 0 for _, width in loaded), loaded
+    assert chinese.problems == []
 
 
 def test_a_language_without_translation_falls_back_to_english(german):
@@ -119,4 +129,5 @@ def test_a_language_without_translation_falls_back_to_english(german):
 
 
 def test_its_help_page_is_english(german):
-    assert "Put the file into" in help_page(german, "SURLoadAdapter", "/docs/SURLoadAdapter.md")
+    panel = help_page(german, "SURLoadAdapter", "/docs/SURLoadAdapter.md")
+    assert "Put the file into" in panel.inner_text()
