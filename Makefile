@@ -12,7 +12,7 @@ VENV := .venv
 test: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m tests
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python -m train demo
