@@ -1,0 +1,15 @@
+"""Everything up to the review in one go: collect, caption, clean, stats."""
+
+from __future__ import annotations
+
+import argparse
+
+from .common import add_work_folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_work_folder(parser)
+
+
+def run(options: argparse.Namespace) -> int | None:
+    raise NotImplementedError
