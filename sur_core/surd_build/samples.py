@@ -7,7 +7,7 @@ and a person's decision stands above the rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from .reviews import Decision, read_decisions
 
 COLLECT, SELECT, CAPTION, CLEAN, RULE, REVIEW = "collect", "select", "caption", "clean", "rule", "review"
 SOURCE = "source"
+PREFER = "prefer"
+"""Step of the record "simple": whether the "given" plain prompt (as without it) or the "caption" counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +60,30 @@ def image_path(folders: dict[str, Path], name: str) -> Path:
     return folders[source] / inside
 
 
-def read_samples(manifest: Manifest) -> Iterator[BuildSample]:
+def read_samples(
+    manifest: Manifest, decisions: Mapping[str, Decision] | None = None
+) -> Iterator[BuildSample]:
     """Every sample that ``select`` has judged, in the order of names, dropped ones too.
+
+    Args:
+        manifest: of the work folder.
+        decisions: in place of those of the review logs; {} for samples as they are without people.
 
     Raises:
         SurdBuildError, OSError: the manifest or a review log is damaged.
     """
-    folders, decisions = source_folders(manifest), read_decisions(manifest.folder)
+    folders = source_folders(manifest)
+    decisions = read_decisions(manifest.folder) if decisions is None else decisions
     collected = manifest.records(COLLECT)
+    captions_first = (manifest.record(PREFER, "simple") or {}).get("value") == "caption"
     for key, select in sorted(manifest.records(SELECT).items()):
         facts = collected.get(select["file"], {})
         if select.get("gone") or facts.get("gone"):
             continue
         decision = decisions.get(select["id"])
         found = manifest.record(CAPTION, select["id"]) or {}
-        simple = select.get("simple") or found.get("caption", "")
+        plain = (select.get("simple", ""), found.get("caption", ""))
+        simple = next(filter(None, reversed(plain) if captions_first else plain), "")
         yield BuildSample(
             id=select["id"],
             name=key,
@@ -81,13 +92,16 @@ def read_samples(manifest: Manifest) -> Iterator[BuildSample]:
             complex=(decision and decision.complex) or select.get("complex", ""),
             simple=(decision and decision.simple) or simple,
             scores=manifest.record(CLEAN, select["id"]) or {},
-            dropped=_dropped(manifest, select, found, decision),
+            dropped=left_out(manifest, select, found, decision),
             decision=decision,
         )
 
 
-def _dropped(manifest: Manifest, select: dict, caption: dict, decision: Decision | None) -> tuple:
-    """A person cannot keep what is no sample at all, but can overrule the captioner and the rule."""
+def left_out(manifest: Manifest, select: dict, caption: dict, decision: Decision | None) -> tuple:
+    """(step, reason) of a sample that was left out, else (); from its ``select`` and ``caption`` records.
+
+    A person cannot keep what is no sample at all, but can overrule the captioner and the rule.
+    """
     if select.get("dropped"):
         return SELECT, select["dropped"]
     if decision is not None and decision.verdict == "drop":

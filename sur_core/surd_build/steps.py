@@ -54,6 +54,9 @@ class Processes:
 
 ALONE = Processes()
 
+_WRITTEN_BY_STEPS = (".", "figures", "skipped")
+"""Folders of a work folder that only a step writes, other than the review page, which may run beside it."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -77,6 +80,7 @@ def run_step(
     processes: Processes = ALONE,
     progress: Progress | None = None,
     stopped: Callable[[], Any] = lambda: False,
+    ahead: Callable[[list[Task]], Any] = lambda tasks: None,
 ) -> Outcome:
     """Do the tasks that the manifest has no valid record of.
 
@@ -90,7 +94,8 @@ def run_step(
         work: gives the values of each task of a batch, in order; JSON can write them.
         batch_size: tasks given to ``work`` at once.
         processes: all must be given the same tasks.
-        progress, stopped: asked after every batch; a stopped step keeps what it has.
+        progress, stopped: asked at the start and after every batch; a stopped step keeps what it has.
+        ahead: told each batch before the one in front of it is worked on, to begin reading its files.
 
     Raises:
         OSError: results cannot be written; those written before stay.
@@ -106,7 +111,7 @@ def run_step(
     made = 0
     if mine:
         with Journal(manifest.folder, step, mark, (processes.rank, processes.count)) as journal:
-            made = _work_off(journal, step, mark, mine, work, batch_size, progress, stopped)
+            made = _work_off(journal, step, mark, mine, work, batch_size, progress, stopped, ahead)
     processes.barrier()
     finished = _found_done(manifest, step, mark, valid) == valid.keys()
     processes.barrier()  # nobody folds before all have looked
@@ -116,10 +121,14 @@ def run_step(
     return Outcome(made, kept, finished)
 
 
-def _work_off(journal, step, mark, mine, work, batch_size, progress, stopped) -> int:
+def _work_off(journal, step, mark, mine, work, batch_size, progress, stopped, ahead) -> int:
     made = 0
+    ahead(mine[:batch_size])  # which may load a model; the bar's clock starts then
+    if progress:
+        progress(step, 0, len(mine))
     while made < len(mine) and not stopped():
         batch = mine[made : made + batch_size]
+        ahead(mine[made + batch_size : made + 2 * batch_size])
         values = work(batch)
         records = zip(batch, values, strict=True)
         journal.append(
@@ -161,7 +170,10 @@ def _fold(manifest: Manifest, step: str, mark: str, valid: Mapping[str, Task], s
         about = {"step": "settings", "key": f"{step} {mark}", "values": dict(settings)}
         manifest.add([about, *(found[key] for key in sorted(found))])
     for path in journal_paths(manifest.folder, step, mark):
-        path.unlink(missing_ok=True)
+        # What is about other things than now asked for, such as another source, was begun and is kept.
+        others = [record for record in read_journal(path) if record["key"] not in valid]
+        if all(manifest.record(step, record["key"]) == record for record in others):
+            path.unlink()
 
 
 @contextmanager
@@ -178,6 +190,9 @@ def alone_in(folder: Path) -> Iterator[None]:
             f"{folder}: another program is working on this folder. Wait for it, or choose another one"
         ) from None
     try:
+        for place in _WRITTEN_BY_STEPS:
+            for half in folder.glob(f"{place}/.unfinished-*.tmp"):  # of a step that was killed
+                half.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
