@@ -71,7 +71,7 @@ def decode_image(data: bytes, name: str) -> Image:
                 raise ImageError(_too_large(name, f"{image.width} x {image.height}"))
             image.load()
             # Orientation is read after the pixels: PNG may store it behind them.
-            return _to_rgb(ImageOps.exif_transpose(image), name)
+            return opaque_rgb(ImageOps.exif_transpose(image), name)
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -135,7 +135,8 @@ def to_pixels(pixels: np.ndarray, flip: bool = False) -> torch.Tensor:
     return torch.from_numpy(np.array(upright.transpose(2, 0, 1), np.float32, order="C")).div_(127.5).sub_(1.0)
 
 
-def _to_rgb(image: Image, name: str) -> Image:
+def opaque_rgb(image: Image, name: str) -> Image:
+    """Transparency laid on white, 16-bit grey brought to 8 bits. Raises ImageError: not defined as RGB."""
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":

@@ -80,12 +80,13 @@ def main() -> None:
     kills, seed, folder, arguments = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[5:]
     draw, done = random.Random(seed), {"random": 0, "writing": 0, "ended_before": 0}
     log = os.open(os.path.join(folder, "killed.log"), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    longest = 3.0
+    # Of what is done sooner, the kills must come sooner.
+    longest, writes = float(os.environ.get("KILL_SECONDS", 3.0)), int(os.environ.get("KILL_WRITES", 24))
     while done["random"] + done["writing"] < kills and done["ended_before"] < 3:
         writing = (done["random"] + done["writing"]) % 2 == 0
         child, pipe = start(arguments, log)
         killed = kill_after(
-            child, pipe, draw.uniform(0.05, longest), draw.randrange(1, 24) if writing else None
+            child, pipe, draw.uniform(0.05, longest), draw.randrange(1, writes) if writing else None
         )
         os.waitpid(child, 0)
         os.close(pipe)

@@ -10,9 +10,10 @@ import sys
 
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries would bury the one sentence that counts
 
-from . import cache, check, convert, demo, evaluate, fit, info, vectors, world  # noqa: E402
+from . import cache, check, convert, demo, evaluate, fit, info, surd, vectors, world  # noqa: E402
 
 COMMANDS = {
+    "surd": surd,
     "check": check,
     "vectors": vectors,
     "cache": cache,

@@ -77,6 +77,13 @@ class Bars:
     def __init__(self, shown: bool = True):
         self._shown, self._bars = shown, {}
 
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for bar in self._bars.values():  # an error gets a line of its own
+            bar.close()
+
     def __call__(self, what: str, done: int, total: int) -> None:
         from tqdm import tqdm
 

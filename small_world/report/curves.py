@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import re
-from xml.etree.ElementTree import Element, fromstring
+from xml.etree.ElementTree import Element
 
-from .elements import element
+from sur_core.page_elements import element, svg_for_page
 
 PANELS = (
     ("llm", "Distillation of the language model (Eq. 5)"),
@@ -84,24 +83,4 @@ def _draw(name: str, training: list, validation: list, base: list, stage_end: in
             part.set_visible(False)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return _for_page(text.getvalue())
-
-
-def _for_page(svg: str) -> Element:
-    """An SVG file as an element within HTML: without namespaces, metadata, styles and names of its own."""
-    used = set(re.findall(r"#([\w.-]+)", svg))
-    for stand_in, color in _STAND_INS.items():
-        svg = svg.replace(stand_in, color)
-    root = fromstring(svg.encode("utf-8"))
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag.rpartition("}")[2] in ("metadata", "style"):
-                parent.remove(child)
-    for part in root.iter():
-        part.tag = part.tag.rpartition("}")[2]
-        part.attrib = {name.rpartition("}")[2]: value for name, value in part.attrib.items()}
-        if part.attrib.get("id") not in used:  # every figure has the same ones
-            part.attrib.pop("id", None)
-    for name in ("width", "height"):
-        root.attrib.pop(name, None)
-    return root
+    return svg_for_page(text.getvalue(), _STAND_INS)

@@ -6,9 +6,9 @@ import base64
 from xml.etree.ElementTree import Element
 
 from sur_core.evaluation import Evaluation
+from sur_core.page_elements import element, wide
 
 from ..dataset import unseen_words
-from .elements import element, wide
 from .found import adapted_arms, complex_arm, picture_of
 
 PROMPTS_PER_TYPE = 4

@@ -11,12 +11,12 @@ from xml.etree.ElementTree import Element
 from sur_core import read_passport
 from sur_core.atomic import atomic_write
 from sur_core.evaluation import Evaluation, read_results
+from sur_core.page_elements import element, page, table
 from sur_core.training_config import STAGES
 from sur_core.training_log import read_log
 from sur_core.training_progress import duration_words
 
 from .curves import loss_curves
-from .elements import element, page, table
 from .found import strongest
 from .grid import picture_grid
 from .summary import headline, judgement, overall

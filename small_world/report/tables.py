@@ -15,8 +15,8 @@ from sur_core.evaluation.tables import (
     p_words,
     percent,
 )
+from sur_core.page_elements import element, table
 
-from .elements import element, table
 from .found import adapted_arms, compared, share_right
 
 CLIP_HEAD = "CLIP Score (base, arm)"

@@ -11,8 +11,7 @@ import torch
 
 from sur_core import load_adapter
 from sur_core.insight import compare_adapted
-
-from .elements import element, table
+from sur_core.page_elements import element, table
 
 _CELL = 22  # pixels
 _LABEL = 92

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from xml.etree.ElementTree import Element, tostring
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from xml.etree.ElementTree import Element, fromstring, tostring
 
 Content = "str | Element | None | Iterable[Content]"
 
@@ -58,3 +60,36 @@ def page(head: Element, body: Element) -> str:
     """A whole document."""
     root = element("html", head, body, lang="en")
     return "<!DOCTYPE html>\n" + tostring(root, encoding="unicode", method="html") + "\n"
+
+
+def readable(text: object) -> str:
+    """Text as a page can hold it: control characters and broken Unicode become U+FFFD."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c
+        for c in str(text)
+    )
+
+
+def svg_for_page(svg: str, colors: Mapping[str, str]) -> Element:
+    """An SVG file, such as matplotlib writes, as an element within HTML: without namespaces, metadata, styles
+    and names of its own.
+
+    Args:
+        colors: {color in the file: what to have instead, such as "var(--ink)"}.
+    """
+    used = set(re.findall(r"#([\w.-]+)", svg))
+    for stand_in, color in colors.items():
+        svg = svg.replace(stand_in, color)
+    root = fromstring(svg.encode("utf-8"))
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.rpartition("}")[2] in ("metadata", "style"):
+                parent.remove(child)
+    for part in root.iter():
+        part.tag = part.tag.rpartition("}")[2]
+        part.attrib = {name.rpartition("}")[2]: value for name, value in part.attrib.items()}
+        if part.attrib.get("id") not in used:  # every figure has the same ones
+            part.attrib.pop("id", None)
+    for name in ("width", "height"):
+        root.attrib.pop(name, None)
+    return root

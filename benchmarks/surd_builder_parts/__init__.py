@@ -1,0 +1,1 @@
+"""Parts of the benchmark surd_builder.py."""

@@ -1,0 +1,114 @@
+"""What the manifest and the reviewers' decisions say of every sample, put together.
+
+A file's facts come from ``collect``; which files become samples, and their complex prompts, from ``select``;
+the simple prompt from the source itself or from ``caption``; scores and the rule's verdict from ``clean``;
+and a person's decision stands above the rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .manifest import Manifest, SurdBuildError
+from .reviews import Decision, read_decisions
+
+COLLECT, SELECT, CAPTION, CLEAN, RULE, REVIEW = "collect", "select", "caption", "clean", "rule", "review"
+SOURCE = "source"
+PREFER = "prefer"
+"""Step of the record "simple": whether the "given" plain prompt (as without it) or the "caption" counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSample:
+    """An image with its prompts, on its way into the data set.
+
+    Attributes:
+        id: 20 hex digits of the image file's SHA-256; further captions of one image end in "-2", "-3", ...
+        name: "<source>/<path under it>", for people.
+        path: the image file.
+        facts: its collect record.
+        complex: the elaborate prompt as it is now: edited, else cleaned, else as found.
+        simple: the plain prompt as it is now: edited, else given by the source, else captioned; "" if none.
+        scores: its clean record, {} if none yet.
+        dropped: (step, "kind: detail") where it was left out, else ().
+        decision: a person's, if there is one.
+    """
+
+    id: str
+    name: str
+    path: Path
+    facts: dict = field(repr=False)
+    complex: str
+    simple: str
+    scores: dict = field(repr=False)
+    dropped: tuple[str, str] | tuple[()] = ()
+    decision: Decision | None = None
+
+
+def source_folders(manifest: Manifest) -> dict[str, Path]:
+    """{source's name: its folder of images}."""
+    return {key: Path(record["folder"]) for key, record in manifest.records(SOURCE).items()}
+
+
+def image_path(folders: dict[str, Path], name: str) -> Path:
+    """The file of "<source>/<path under it>". Raises SurdBuildError: no such source."""
+    source, _, inside = name.partition("/")
+    if source not in folders:
+        raise SurdBuildError(f"{name}: the manifest has no source {source!r}; collect it again")
+    return folders[source] / inside
+
+
+def read_samples(
+    manifest: Manifest, decisions: Mapping[str, Decision] | None = None
+) -> Iterator[BuildSample]:
+    """Every sample that ``select`` has judged, in the order of names, dropped ones too.
+
+    Args:
+        manifest: of the work folder.
+        decisions: in place of those of the review logs; {} for samples as they are without people.
+
+    Raises:
+        SurdBuildError, OSError: the manifest or a review log is damaged.
+    """
+    folders = source_folders(manifest)
+    decisions = read_decisions(manifest.folder) if decisions is None else decisions
+    collected = manifest.records(COLLECT)
+    captions_first = (manifest.record(PREFER, "simple") or {}).get("value") == "caption"
+    for key, select in sorted(manifest.records(SELECT).items()):
+        facts = collected.get(select["file"], {})
+        if select.get("gone") or facts.get("gone"):
+            continue
+        decision = decisions.get(select["id"])
+        found = manifest.record(CAPTION, select["id"]) or {}
+        plain = (select.get("simple", ""), found.get("caption", ""))
+        simple = next(filter(None, reversed(plain) if captions_first else plain), "")
+        yield BuildSample(
+            id=select["id"],
+            name=key,
+            path=image_path(folders, select["file"]),
+            facts=facts,
+            complex=(decision and decision.complex) or select.get("complex", ""),
+            simple=(decision and decision.simple) or simple,
+            scores=manifest.record(CLEAN, select["id"]) or {},
+            dropped=left_out(manifest, select, found, decision),
+            decision=decision,
+        )
+
+
+def left_out(manifest: Manifest, select: dict, caption: dict, decision: Decision | None) -> tuple:
+    """(step, reason) of a sample that was left out, else (); from its ``select`` and ``caption`` records.
+
+    A person cannot keep what is no sample at all, but can overrule the captioner and the rule.
+    """
+    if select.get("dropped"):
+        return SELECT, select["dropped"]
+    if decision is not None and decision.verdict == "drop":
+        return REVIEW, f"review: dropped by {decision.by}"
+    if caption.get("dropped") and not (select.get("simple") or (decision and decision.simple)):
+        return CAPTION, caption["dropped"]
+    rule = manifest.record(RULE, select["id"]) or {}
+    if rule.get("dropped") and not (decision is not None and decision.verdict == "keep"):
+        return CLEAN, rule["dropped"]
+    return ()
