@@ -301,25 +301,6 @@ def test_text_is_put_together_as_comfyui_does_it():
     assert plain(saved(graph, graph.encode(shown)), "a fox |  reads")
 
 
-def test_text_that_the_graph_does_not_hold_is_not_guessed():
-    for node, inputs in {
-        "RegexReplace": {"string": "(a+)+$", "regex_pattern": "(a+)+$", "replace": ""},
-        "WD14Tagger|pysssss": {"image": ["1", 0], "model": "wd", "threshold": 0.35, "clip": ["1", 1]},
-    }.items():
-        graph = ComfyGraph()
-        result = saved(graph, graph.encode(graph.add(node, **inputs)[0]))
-        assert result.prompt == "" and result.remarks[0].startswith(
-            "unresolved prompt: ComfyUI's graph: node"
-        )
-        assert node in result.remarks[0]
-
-
-def test_a_filled_in_wildcard_is_the_prompt():
-    graph = ComfyGraph()
-    inputs = {"wildcard_text": "a __animal__", "populated_text": POSITIVE, "mode": "populate"}
-    assert plain(saved(graph, graph.encode(graph.add("ImpactWildcardProcessor", **inputs)[0])))
-
-
 def test_small_strings_cannot_grow_without_end():
     graph = ComfyGraph()
     text = graph.add("PrimitiveString", value="abcdefgh")[0]

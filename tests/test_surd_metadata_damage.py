@@ -157,8 +157,15 @@ def odd(value, chance: random.Random):
 def test_randomly_damaged_graphs_never_raise(tmp_path):
     graph = ComfyGraph()
     text = graph.add("StringConcatenate", string_a="a", string_b="b", delimiter="")[0]
-    pair = graph.add("ControlNetApplyAdvanced", positive=graph.encode(text), negative=graph.encode(NEGATIVE))
-    graph.save(graph.sample(*pair[:2]))
+    text = graph.add("CR Text Input Switch", Input=1, text1=text, text2="c")[0]
+    either = graph.add("PrimitiveBoolean", value=True)[0]
+    branches = {"on_true": graph.encode(text), "on_false": graph.encode("d")}
+    switch = graph.add("ComfySwitchNode", switch=either, **branches)[0]
+    pair = graph.add("ControlNetApplyAdvanced", positive=switch, negative=graph.encode(NEGATIVE))
+    image = graph.add("VAEDecode", samples=graph.sample(*pair[:2]), vae=graph.vae)[0]
+    image = graph.add("FaceDetailer", image=image, model=graph.model, positive=branches["on_false"])[0]
+    graph.add("SaveImage", images=image, filename_prefix="x")
+    assert found(graph).prompt == "ab"
     workflows = [json.loads(path.read_text()) for path in EXAMPLES] + [in_subgraph()]
     for seed in range(1500):
         chance = random.Random(seed)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from .found import BROKEN, MetadataError
+from .found import BROKEN, UNRESOLVED, MetadataError
 
 MAX_NODES = 20_000
 
@@ -43,6 +44,19 @@ class Node:
 
 Graph = dict[str, Node]
 """{id: node}"""
+
+
+class Unresolved(MetadataError):
+    """A text that the graph does not hold."""
+
+    def __init__(self, node: Node, why: str) -> None:
+        super().__init__(UNRESOLVED, f"ComfyUI's graph: node {node.id[:50]} ({node.type[:100]}) {why}")
+
+
+def words(kind: str) -> set[str]:
+    """The words of a node's class, in small letters, without what stands in brackets or behind a "|"."""
+    name = re.split(r"[|(\[]", kind[:200])[0]
+    return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
 
 
 def from_api(content: dict) -> Graph:

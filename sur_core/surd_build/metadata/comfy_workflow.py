@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .comfy_graph import MAX_NODES, Graph, Link, Node
+from .comfy_graph import MAX_NODES, Graph, Link, Node, words
+from .comfy_strings import SHOWN
 from .found import BROKEN, MetadataError
 
 MAX_DEPTH = 30
@@ -143,6 +144,9 @@ def _level(content: dict, path: str = "") -> _Level:
 def _node(level: _Level, key: str, node: dict) -> Node:
     made = Node(key, node["type"], _widgets(node))
     made.outputs = tuple(str(output.get("name", "")) for output in _dicts(node.get("outputs")))
+    shown = _shown(node)
+    if shown is not None:
+        made.inputs[SHOWN] = shown
     for slot in _dicts(node.get("inputs")):
         name = str(slot.get("name", ""))
         source = _source(level, slot.get("link"))
@@ -258,6 +262,15 @@ def _widgets(node: dict) -> dict[str, Any]:
         texts = [value for value in values if isinstance(value, str)]
         return {"text": texts[0]} if len(texts) == 1 else {}
     return dict(zip(names, values, strict=False))
+
+
+def _shown(node: dict) -> str | None:
+    """The text that a node has written into the workflow when it ran: a list where the browser has a text."""
+    values = node.get("widgets_values")
+    values = values[0] if isinstance(values, list) and len(values) == 1 else None
+    if words(node["type"]) & {"show", "display"} and isinstance(values, list) and len(values) == 1:
+        return values[0] if isinstance(values[0], str) else None
+    return None
 
 
 def _follows_seed(before: Any, value: Any) -> bool:

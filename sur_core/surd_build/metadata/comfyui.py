@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .comfy_graph import Graph, Link, Node, from_api
+from .comfy_graph import Graph, Link, Node, Unresolved, from_api
 from .comfy_prompt import NEGATIVE, POSITIVE, Prompts, conditioning_inputs, is_pair
+from .comfy_switch import chosen
 from .comfy_workflow import from_workflow
-from .found import BROKEN, SEVERAL, UNRESOLVED, Found, MetadataError, joined, load_object, small
+from .found import AFTERWARDS, BROKEN, SEVERAL, UNRESOLVED, Found, MetadataError, joined, load_object, small
 from .texts import Texts
 
 KIND = "comfyui"
@@ -23,6 +24,7 @@ _NO_PICTURE = {
     "control_net", "mask", "clip_vision_output", "style_model",
 }  # fmt: skip
 """Inputs through which no picture comes to a node."""
+_SAMPLER, _OTHER, _LATER = range(3)
 
 
 def read_comfyui(texts: Texts, name: str) -> Found | None:
@@ -101,24 +103,52 @@ def read_graph(graph: Graph, name: str = "") -> Found:
 
 
 def _read_output(graph: Graph, output: Node, prompts: Prompts, remarks: dict[str, None]) -> Found | None:
-    """Of several samplers, as for a second pass at a higher resolution, the nearest with a prompt counts."""
-    nearest, prompt, others = None, "", set()
-    for sampler in _samplers(graph, output):
+    """Of several samplers, as for a second pass at a higher resolution, the nearest with a prompt counts; but
+    not one that works over a finished picture, as on its faces, if the picture's own prompt can be known.
+    """
+    samplers = sorted(_samplers(graph, output, prompts), key=_rank)  # stable: the nearest first in each rank
+    nearest, prompt, others = None, "", {}
+    for sampler in samplers:
+        if nearest is None and _rank(sampler) > _rank(samplers[0]) and _has_unresolved(remarks):
+            return None  # there is a prompt, though not in the graph
         text = joined(prompts.of(sampler, POSITIVE))
         if nearest is None and text:
             nearest, prompt = sampler, text
         elif text and text != prompt:
-            others.add(text)
+            others.setdefault(text, sampler)
     if nearest is None:
         return None
-    if others:
-        remarks[
-            f"{SEVERAL}: ComfyUI's graph: samplers with {len(others) + 1} different prompts, one after the "
-            "other; the one nearest to the saved picture is taken"
-        ] = None
+    remarks.update(dict.fromkeys(_on_samplers(nearest, others)))
     parameters, left_out = small(_settings(graph, nearest, prompts), "ComfyUI's graph")
     remarks.update(dict.fromkeys(left_out))
     return Found(KIND, prompt, joined(prompts.of(nearest, NEGATIVE)), parameters)
+
+
+def _on_samplers(nearest: Node, others: dict[str, Node]) -> Iterator[str]:
+    later = [node for node in others.values() if _rank(node) > _rank(nearest)]
+    if len(later) < len(others):
+        yield (
+            f"{SEVERAL}: ComfyUI's graph: samplers with {len(others) - len(later) + 1} different prompts, "
+            "one after the other; the one nearest to the saved picture is taken"
+        )
+    for node in later[:1]:
+        yield (
+            f"{SEVERAL}: ComfyUI's graph: {_called(node)} has a prompt of its own; that of the sampler "
+            "before it is taken"
+        )
+    if _rank(nearest) == _LATER:
+        yield (
+            f"{AFTERWARDS}: ComfyUI's graph: {_called(nearest)} works over a picture made before, of which "
+            "no prompt is known; its own is taken"
+        )
+
+
+def _called(node: Node) -> str:
+    return f"node {node.id[:50]} ({node.type[:100]})"
+
+
+def _has_unresolved(remarks: dict[str, None]) -> bool:
+    return any(remark.startswith((UNRESOLVED, BROKEN)) for remark in remarks)
 
 
 def _saving_nodes(graph: Graph, name: str) -> list[Node]:
@@ -147,7 +177,7 @@ def _order(node: Node) -> tuple:
     )
 
 
-def _samplers(graph: Graph, output: Node) -> Iterator[Node]:
+def _samplers(graph: Graph, output: Node, prompts: Prompts) -> Iterator[Node]:
     """Samplers that had a part in the picture, the nearest first."""
     seen = {output.id}
     waiting = deque([output])
@@ -155,10 +185,32 @@ def _samplers(graph: Graph, output: Node) -> Iterator[Node]:
         node = waiting.popleft()
         if node is not output and _samples(node):
             yield node
-        for name, link in node.links().items():
+        for name, link in _ways_of_pictures(node, prompts).items():
             if name.lower() not in _NO_PICTURE and link.node in graph and link.node not in seen:
                 seen.add(link.node)
                 waiting.append(graph[link.node])
+
+
+def _ways_of_pictures(node: Node, prompts: Prompts) -> dict[str, Link]:
+    links = node.links()
+    if _samples(node):
+        if _rank(node) == _LATER:  # its pipe brings its prompt, not the picture's
+            links = {name: link for name, link in links.items() if "pipe" not in name.lower()}
+        return links
+    try:
+        name = chosen(node, prompts.strings.constant)
+    except Unresolved:  # all are followed, and a remark is made if their prompts are different
+        return links
+    return links if name is None else {one: link for one, link in links.items() if one == name}
+
+
+def _rank(sampler: Node) -> int:
+    """Whether a sampler makes the picture or works over a finished one, by what it takes in."""
+    names = [name.lower() for name in sampler.links()]
+    if any(name.startswith(("latent", "samples")) for name in names):
+        return _SAMPLER
+    pictures = [name for name in names if name.startswith(("image", "pixels", "upscaled_image"))]
+    return _LATER if any("embed" not in name for name in pictures) else _OTHER
 
 
 def _samples(node: Node) -> bool:

@@ -18,6 +18,7 @@ MAX_PARAMETERS = 200
 BROKEN = "broken metadata"
 UNRESOLVED = "unresolved prompt"
 SEVERAL = "several prompts"
+AFTERWARDS = "prompt of a later step"
 AMBIGUOUS = "ambiguous infotext"
 ENCODING = "text encoding"
 LEFT_OUT = "left out"
