@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image, PngImagePlugin
 
 from sur_core.surd_build.collect import CollectSettings, Summary, collect
@@ -72,6 +76,19 @@ def kinds(manifest: Manifest) -> dict[str, str]:
         for key, record in samples(manifest).items()
         if "dropped" in record
     }
+
+
+@contextmanager
+def locked(path: Path, rights: int = 0) -> Iterator[None]:
+    """With other rights for a while; the test is skipped where rights stop nobody, as with root."""
+    before = path.stat().st_mode
+    path.chmod(rights)
+    try:
+        if os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK):
+            pytest.skip("this user may read everything")
+        yield
+    finally:
+        path.chmod(before)
 
 
 def facts(manifest: Manifest, key: str) -> dict:

@@ -1,17 +1,32 @@
 """Damaged, hostile and odd files: each is put aside with a reason, and none stops or fills the memory."""
 
+import json
 import os
 import struct
-import tracemalloc
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sur_core.surd_build import read_file
-from sur_core.surd_build.read_file import Reading, read_picture
-from tests.collect_files import collected, facts, infotext, kept, kinds, png, samples, smooth, write_png
+from tests.collect_files import (
+    collected,
+    facts,
+    infotext,
+    kept,
+    kinds,
+    locked,
+    png,
+    samples,
+    smooth,
+    write_png,
+)
 
 MB = 1 << 20
+ROOT = Path(__file__).parents[1]
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -82,46 +97,71 @@ def test_one_folder_with_every_kind_of_damage_gives_its_good_pictures(tmp_path):
     assert "broken image: 6" in summary.to_text()
 
 
-@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
-@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
-def test_a_small_file_that_unpacks_to_hundreds_of_megabytes_does_not(tmp_path, kind, before):
-    path = tmp_path / "bomb.png"
-    path.write_bytes(bomb(kind, before))
-    assert path.stat().st_size < 2 * MB
-    read_picture(Reading(str(path)))
-    tracemalloc.start()
-    try:
-        values = read_picture(Reading(str(path)))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 40 * MB
-    assert values["prompt"] == ""
-    if kind != b"iCCP":  # a colour profile is no text, and not used
-        assert values["problem"].startswith("text too large: ")
+BOMBS = {
+    f"{kind.decode()} before {before.decode()}.png": (kind, before)
+    for kind in (b"zTXt", b"iTXt", b"iCCP")
+    for before in (b"IDAT", b"IEND")
+}
+ALLOWED = 64 * MB
+FRUGAL = """
+import json, resource, sys
+from sur_core.surd_build.read_file import Reading, read_picture
+
+def mapped():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+warm, allowed, *paths = sys.argv[1:]
+for _ in range(2):
+    assert "problem" not in read_picture(Reading(warm))
+for path in paths:
+    resource.setrlimit(resource.RLIMIT_AS, (mapped() + int(allowed), resource.RLIM_INFINITY))
+    print(json.dumps(read_picture(Reading(path))))
+"""
 
 
-def test_a_picture_that_claims_to_be_huge_takes_no_memory(tmp_path):
-    (tmp_path / "huge.png").write_bytes(header(60_000, 60_000))
-    tracemalloc.start()
-    try:
-        problem = read_picture(Reading(str(tmp_path / "huge.png")))["problem"]
-        assert tracemalloc.get_traced_memory()[1] < 5 * MB
-    finally:
-        tracemalloc.stop()
-    assert problem.startswith("too large: ")
-
-
-def test_a_file_too_large_to_be_a_picture_is_not_read(tmp_path):
-    with open(tmp_path / "film.png", "wb") as file:
+@pytest.fixture(scope="module")
+def frugal(tmp_path_factory):
+    """{name: what reading it gave} in a process that may take 64 MB more, Pillow's pixels included."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux tells and limits what a process maps")
+    folder = tmp_path_factory.mktemp("frugal")
+    for name, (kind, before) in BOMBS.items():
+        (folder / name).write_bytes(bomb(kind, before))
+        assert (folder / name).stat().st_size < 2 * MB
+    (folder / "claims.png").write_bytes(header(60_000, 60_000))
+    with open(folder / "film.png", "wb") as file:
         file.truncate(read_file.MAX_BYTES + 1)
-    tracemalloc.start()
-    try:
-        values = read_picture(Reading(str(tmp_path / "film.png")))
-        assert tracemalloc.get_traced_memory()[1] < 5 * MB
-    finally:
-        tracemalloc.stop()
-    assert values["problem"] == "too large: a file of 512 MB; at most 512 are read"
+    (folder / "truly large.png").write_bytes(png(Image.new("RGB", (6000, 6000)), "black"))
+    (folder / "good.png").write_bytes(GOOD)
+    names = [*BOMBS, "claims.png", "film.png", "truly large.png", "good.png"]
+    command = [sys.executable, "-c", FRUGAL, folder / "good.png", str(ALLOWED), *(folder / n for n in names)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(names, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_file_that_unpacks_to_hundreds_of_megabytes_does_not(frugal, name):
+    values = frugal[name]
+    assert values["prompt"] == ""
+    assert values["problem"].startswith("text too large: ")
+
+
+def test_a_picture_that_claims_to_be_huge_takes_no_memory(frugal):
+    assert frugal["claims.png"]["problem"].startswith("too large: ")
+    assert "memory" not in frugal["claims.png"]["problem"]
+
+
+def test_a_file_too_large_to_be_a_picture_is_not_read(frugal):
+    assert frugal["film.png"]["problem"] == "too large: a file of 512 MB; at most 512 are read"
+
+
+def test_a_picture_that_memory_does_not_suffice_for_is_told_and_the_next_one_is_read(frugal):
+    """Which also shows that the limit above sees the pixels."""
+    assert frugal["truly large.png"]["problem"] == "too large: not enough memory to decode it"
+    assert frugal["good.png"]["prompt"] == "a cat" and "problem" not in frugal["good.png"]
 
 
 @pytest.mark.skipif(
@@ -196,6 +236,28 @@ def test_a_file_that_could_not_be_read_is_tried_again_when_it_can(tmp_path, monk
         manifest, summary = collected(tmp_path / "work", pics)
         assert summary.outcome.done == done
     assert kept(manifest) == ["pics/a.png", "pics/locked.png"]
+
+
+def test_a_file_without_rights_is_put_aside_and_read_when_it_has_them(tmp_path):
+    pics = write_png(tmp_path / "pics" / "a.png", 1).parent
+    closed = write_png(pics / "locked.png", 2)
+    with locked(closed):
+        for done in (2, 0):
+            manifest, summary = collected(tmp_path / "work", pics)
+            assert summary.outcome.done == done
+        assert samples(manifest)["pics/locked.png"]["dropped"] == "unreadable file: Permission denied"
+    manifest, summary = collected(tmp_path / "work", pics)
+    assert summary.outcome.done == 1 and kept(manifest) == ["pics/a.png", "pics/locked.png"]
+
+
+def test_a_sidecar_without_rights_is_told_and_read_when_it_has_them(tmp_path):
+    pics = write_png(tmp_path / "pics" / "a.png", 1, None).parent
+    (pics / "a.txt").write_text("a red fox")
+    with locked(pics / "a.txt"):
+        manifest, _ = collected(tmp_path / "work", pics)
+        assert "a.txt: cannot be read" in samples(manifest)["pics/a.png"]["dropped"]
+    manifest, _ = collected(tmp_path / "work", pics)
+    assert samples(manifest)["pics/a.png"]["complex"] == "a red fox"
 
 
 def test_a_file_that_is_still_being_written_is_read_again_when_it_is_whole(tmp_path):

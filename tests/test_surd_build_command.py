@@ -25,7 +25,7 @@ def pictures(tmp_path):
     folder.mkdir()
     for number in range(6):
         told = PngInfo()
-        told.add_text("parameters", f"best quality, picture {number}\nSteps: 20, Sampler: Euler")
+        told.add_text("parameters", f"best quality, picture {number}\nSteps: 20, Sampler: Euler, Seed: 1")
         gradient(draw, (40 + number, 44)).save(folder / f"{number}.png", pnginfo=told)
     gradient(draw, (8, 8)).save(folder / "small.png")
     return folder
@@ -52,7 +52,8 @@ def test_it_does_what_the_steps_do_one_by_one(models, pictures, tmp_path, capsys
     assert f"surd review {one}" in said and f"surd export {one} OUT" in said
     assert (one / "report.html").exists()
     samples = list(read_samples(Manifest(one)))
-    assert sum(not sample.dropped and "simple_score" in sample.scores for sample in samples) == 6
+    ready = [sample for sample in samples if not sample.dropped and "simple_score" in sample.scores]
+    assert [sample.complex for sample in ready] == [f"best quality, picture {n}" for n in range(6)]
 
     select = ["--min-side", "32", "--near-duplicates", "off"]
     for arguments in (

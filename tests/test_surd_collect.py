@@ -20,6 +20,7 @@ from tests.collect_files import (
     infotext,
     kept,
     kinds,
+    locked,
     png,
     samples,
     smooth,
@@ -182,6 +183,27 @@ def unreadable(monkeypatch, folder):
         return real(path)
 
     monkeypatch.setattr("sur_core.surd_build.walk.os.scandir", scandir)
+
+
+def test_a_folder_without_rights_is_said_and_its_files_are_not_taken_for_gone(tmp_path):
+    pics = write_pictures(tmp_path / "pics", 6)
+    collected(tmp_path / "work", pics)
+    with locked(pics / "1"):
+        manifest, summary = collected(tmp_path / "work", pics)
+    assert summary.gone == 0 and len(kept(manifest)) == 6
+    assert skipped(tmp_path / "work", "pics") == {"1/": "unreadable folder: Permission denied"}
+    _, summary = collected(tmp_path / "work", pics)
+    assert summary.gone == 0 and not (tmp_path / "work" / SKIPPED_FOLDER / "pics.jsonl").exists()
+
+
+def test_a_folder_that_may_be_listed_but_not_entered_loses_nothing(tmp_path):
+    pics = write_pictures(tmp_path / "pics", 6)
+    collected(tmp_path / "work", pics)
+    with locked(pics / "1", 0o400):
+        manifest, summary = collected(tmp_path / "work", pics)
+    told = set(skipped(tmp_path / "work", "pics").values())
+    assert told == {"unreadable file: Permission denied"}
+    assert summary.gone == 0 and len(kept(manifest)) == 6
 
 
 def test_an_unreadable_folder_is_said_and_its_files_are_not_taken_for_gone(tmp_path, monkeypatch):
@@ -350,8 +372,9 @@ def test_the_command_says_what_it_found(tmp_path, capsys):
     assert "samples: 4; left out: 0" in capsys.readouterr().out
     for name, rating in (("000", "X"), ("003", "Mature")):
         (pics / "0" / f"{name}.png").write_bytes(png(smooth(int(name)), f"rated {name}", Rating=rating))
-    assert main([*arguments, "--drop-rating", "x,Soft", "--drop-rating", "mature"]) == 0
-    assert "rating: 2" in capsys.readouterr().out
+    for wanted in (["x,Soft", "--drop-rating", "mature"], ["Mature, X"], [" x , ,mature "]):
+        assert main([*arguments, "--drop-rating", *wanted]) == 0
+        assert "rating: 2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

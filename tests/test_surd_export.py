@@ -196,7 +196,7 @@ def test_only_what_changed_is_written_and_only_what_the_export_made_is_removed(w
     draw = random.Random(7)
     new = work.add("new.png", gradient(draw, (30, 30)), "complex new", "simple new")
     old = rows_of(out)[0]
-    work.record(step="rule", key=old["id"], dropped="low CLIP score: 0.1")
+    work.record(**{**work.manifest().record("rule", old["id"]), "dropped": "low CLIP score: 0.1"})
     done = run(work, out)
     after = state(out)
     assert before.keys() - after.keys() == {old["file_name"]}

@@ -1,6 +1,8 @@
 """Which collected pictures become samples, checked against choices made the slow and plain way."""
 
+import itertools
 import random
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 
 from sur_core.surd_build.duplicates import near_duplicates
 from sur_core.surd_build.manifest import Manifest
+from sur_core.surd_build.review.view import SAMPLE_ID
 from sur_core.surd_build.samples import COLLECT, SELECT
 from sur_core.surd_build.select import SelectSettings, choose, select
 from tests.collect_files import collected, kept, kinds, samples, smooth, write_png
@@ -67,6 +70,8 @@ def near(number: int, *flipped: int) -> str:
         ({"rating": "", "nsfw": True}, {"drop_nsfw": True}, "nsfw: so marked (automatic1111)"),
         ({"rating": "Soft", "nsfw": True}, {"drop_nsfw": True}, "nsfw: so marked (Soft)"),
         ({"nsfw": False}, {"drop_nsfw": True, "drop_ratings": ("X",)}, None),
+        ({"rating": "X"}, {"drop_ratings": ("Mature", " x ")}, "rating: X"),
+        ({"rating": ""}, {"drop_ratings": ("", " ")}, None),
     ],
 )
 def test_every_reason_is_told_with_its_detail(values, settings, reason):
@@ -209,8 +214,42 @@ def test_further_captions_are_further_samples():
         ("s/b.png", "s/b.png", "x", "long x"),
         ("s/b.png#2", "s/b.png", "y", "long y"),
     ]
-    assert found["s/a.png#2"]["id"] == found["s/a.png"]["id"] + "-2" and len(found["s/a.png"]["id"]) == 20
-    assert len({entry["id"] for entry in found.values()}) == 4
+    ids = [entry["id"] for entry in found.values()]
+    assert len(set(ids)) == 4 and all(re.fullmatch(r"[0-9a-f]{20}-[0-9a-f]{8}", id) for id in ids)
+    assert all(SAMPLE_ID.fullmatch(id) for id in ids)  # or the review would refuse them
+    assert [id[:20] for id in ids] == [record(n)["sha256"][:20] for n in (1, 1, 2, 2)]
+
+
+def identities(record: dict) -> dict[tuple[str, str], str]:
+    """{(plain, elaborate prompt): id} of a file's samples."""
+    return {
+        (entry["simple"], entry["complex"]): entry["id"] for entry in chosen({"s/a.png": record}).values()
+    }
+
+
+def test_an_id_stays_with_its_caption_whatever_the_order_and_number_of_captions():
+    several = [("a cat", "long cat"), ("a pet", "long cat"), ("a cat", "long pet"), ("x", "long x")]
+    known = {}
+    for number in (2, 3, 4):
+        for pairs in itertools.permutations(several, number):
+            simples, complexes = map(list, zip(*pairs, strict=True))
+            prompts = complexes if len(set(complexes)) > 1 else []
+            found = identities(record(1, simple=simples, prompt=complexes[0], prompts=prompts))
+            assert len(set(found.values())) == number
+            assert all(known.setdefault(pair, id) == id for pair, id in found.items())
+    (alone,) = identities(record(1, simple=["a cat"], prompt="long cat")).values()
+    assert alone == record(1)["sha256"][:20]
+
+
+def test_a_caption_that_a_file_has_twice_is_one_sample():
+    found = chosen({"s/a.png": record(1, simple=["a cat", "a pet", "a cat"])})
+    assert [entry.get("dropped", "").partition(":")[0] for entry in found.values()] == [
+        "",
+        "",
+        "repeated caption",
+    ]
+    twice = chosen({"s/a.png": record(1, simple=["a cat", "a cat"])})
+    assert [entry["id"] for entry in twice.values() if "dropped" not in entry] == [record(1)["sha256"][:20]]
 
 
 def test_the_order_of_records_does_not_matter():

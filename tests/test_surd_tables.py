@@ -6,6 +6,9 @@ import pytest
 
 from sur_core.surd_build.civitai import civitai_rows
 from sur_core.surd_build.manifest import SurdBuildError
+from sur_core.surd_build.review.book import Book
+from sur_core.surd_build.samples import read_samples
+from sur_core.surd_build.tables import read_rows
 from sur_core.surd_quarantine import read_quarantine
 from sur_core.surd_rows import Quarantined
 from tests.collect_files import collected, facts, kept, kinds, samples, write_png
@@ -280,6 +283,35 @@ def test_ratings_are_carried_in_the_words_of_the_source(said, model, rating, nsf
     page["items"][0] = {key: value for key, value in page["items"][0].items() if key != "nsfw"} | model
     ((_, _, values),) = civitai_rows(page, "page")
     assert (values["rating"], values["nsfw"]) == (rating, nsfw)
+
+
+@pytest.mark.parametrize(
+    ("said", "origin"),
+    [
+        ({"source": "http://s"}, "http://s"),
+        ({"source": "a name", "origin": "http://o"}, "http://o"),
+        ({"source": "a name", "url": "http://u"}, "http://u"),
+        ({"url": "http://u", "origin": "http://o"}, "http://o"),
+    ],
+)
+def test_what_is_called_the_origin_counts_before_what_is_called_the_source(tmp_path, said, origin):
+    table = lines(tmp_path / "metadata.jsonl", {"file_name": "a.png", "prompt": "p", **said})
+    ((_, _, values),) = read_rows(table)
+    assert values["origin"] == origin
+
+
+def test_a_decision_stays_with_its_caption_when_the_rows_are_sorted_anew(tmp_path):
+    pictures(tmp_path, "a.png")
+    rows = [{"file_name": "a.png", "text": text, "prompt": "long"} for text in ("a cat", "a pet", "a dog")]
+    for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0], [2, 1, 0]):
+        table = lines(tmp_path / "metadata.jsonl", *(rows[number] for number in order))
+        manifest, _ = collected(tmp_path / "work", table, name="t")
+        if order == [0, 1, 2]:
+            wrong = next(sample.id for sample in read_samples(manifest) if sample.simple == "a dog")
+            with Book(tmp_path / "work", "ann") as book:
+                book.act(wrong, "drop", "mark-0001")
+        found = {sample.simple: sample.dropped[:1] for sample in read_samples(manifest)}
+        assert found == {"a cat": (), "a pet": (), "a dog": ("review",)}
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..surd_rows import Quarantined, RowError, check_text
+from .ratings import Marks, read_marks
 
-LEVELS = {1: "PG", 2: "PG-13", 4: "R", 8: "X", 16: "XXX"}
-"""Civitai's numbers for nsfwLevel; each is a bit."""
-
-SAFE = {"", "none", "false", "pg", "1", "0"}
 PERMISSIONS = ("allowNoCredit", "allowCommercialUse", "allowDerivatives", "allowDifferentLicense")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LONGEST_PARAMETER = 200
@@ -82,7 +79,7 @@ def _values(image: Mapping, model: Mapping) -> dict[str, Any]:
     permissions = [f"{name}={model[name]}" for name in PERMISSIONS if name in model]
     if permissions:
         parameters["model_permissions"] = ", ".join(permissions)
-    rating, nsfw = _rating(image, model)
+    rating, nsfw = _marks(image, model)
     return {
         "metadata": ("table" if "image_name" in image else "civitai") if prompt else "",
         "prompt": prompt,
@@ -95,19 +92,13 @@ def _values(image: Mapping, model: Mapping) -> dict[str, Any]:
     }
 
 
-def _rating(image: Mapping, model: Mapping) -> tuple[str, bool | None]:
-    """What is said of the image; of the model if nothing is. Any label but "None" or PG counts as nsfw."""
-    level, flag = image.get("nsfwLevel"), image.get("nsfw")
-    if level is None and flag is None:
-        flag = model.get("nsfw")
-    if level is None and isinstance(flag, str):
-        level, flag = flag, None
-    if isinstance(level, int) and not isinstance(level, bool):
-        level = next((name for bit, name in sorted(LEVELS.items(), reverse=True) if level >= bit), str(level))
-    rating = str(level) if isinstance(level, str) else str(image.get("rating") or "")
-    if isinstance(flag, bool):
-        return rating, flag
-    return rating, rating.lower() not in SAFE if rating else None
+def _marks(image: Mapping, model: Mapping) -> Marks:
+    """What is said of the image; of the model if nothing is. Raises RowError."""
+    rating, nsfw = read_marks(image)
+    if nsfw is None:
+        model_rating, nsfw = read_marks({"nsfw": model.get("nsfw")})
+        rating = rating or model_rating
+    return check_text(rating, "the rating"), nsfw
 
 
 def _text(value: object, what: str) -> str:

@@ -16,7 +16,7 @@ SHARD_BYTES = 256_000_000
 ROWS_AT_ONCE = 64
 """Rows of a group: what a reader must take at once to show one picture."""
 
-_NUMBERS = ("simple_score", "complex_score")
+_KINDS = {"simple_score": "float64", "complex_score": "float64", "nsfw": "bool"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def write_shard(
     from pyarrow import Table, parquet
 
     kinds = {"image": Image(), "text": Value("string"), "prompt": Value("string"), "id": Value("string")}
-    kinds |= {name: Value("float64" if name in _NUMBERS else "string") for name in columns}
+    kinds |= {name: Value(_KINDS.get(name, "string")) for name in columns}
     kinds["file_name"] = Value("string")
     schema = Features(kinds).arrow_schema
     names = list(shard.images)

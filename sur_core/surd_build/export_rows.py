@@ -10,7 +10,6 @@ from pathlib import Path
 from ..surd_rows import RowError, check_text
 from .manifest import Manifest, SurdBuildError
 from .samples import BuildSample, read_samples
-from .stats import current_scores
 
 EXTRAS = ("simple_score", "complex_score", "source", "license", "origin", "rating", "nsfw")
 """Columns besides file name, prompts and id; each stands in the table if any sample has it."""
@@ -23,7 +22,7 @@ class ExportRow:
     Attributes:
         id: of the sample.
         simple, complex: the prompts as they are written.
-        extras: {name of :data:`EXTRAS`: text, number or ``None``}.
+        extras: {name of :data:`EXTRAS`: text, number, for nsfw a bool, or ``None``}.
         image: the picture as it was collected; sha256: of that file; kind: its format, such as "PNG".
         bytes: size of that file.
     """
@@ -87,8 +86,9 @@ def _unfit(sample: BuildSample) -> str:
 
 def _row(sample: BuildSample) -> ExportRow:
     facts = sample.facts
-    extras = {name: _text(facts.get(name)) for name in ("license", "origin", "rating", "nsfw")}
-    scores = current_scores(sample)
+    extras = {name: _text(facts.get(name)) for name in ("license", "origin", "rating")}
+    extras["nsfw"] = facts.get("nsfw")
+    scores = sample.scores
     extras |= {name: scores.get(name) for name in ("simple_score", "complex_score")}
     extras["source"] = _text(sample.name.partition("/")[0])
     return ExportRow(
@@ -107,5 +107,4 @@ def _text(value: object) -> str | None:
     """As a column of one type holds it; what is no Unicode is written with escapes."""
     if value is None or value == "":
         return None
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")

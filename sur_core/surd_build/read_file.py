@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..images import DECODER_ERRORS, MAX_PIXELS, ImageError, opaque_rgb
 from .metadata import read_metadata
+from .ratings import read_marks, stricter
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-VERSION = 1
+VERSION = 2
 """Of what is read; another one reads all files again."""
 
 MAX_BYTES = 1 << 29
@@ -28,7 +29,6 @@ HASH_SIDE = 32
 ORIENTATION = 0x0112
 
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
-_SAFE = {"false", "0", "no", "none", "safe", "sfw"}
 
 _one_large = threading.Lock()
 
@@ -40,7 +40,7 @@ class Reading:
     Attributes:
         path: the file.
         sidecar: look for a prompt in a text file beside it.
-        given: what a table says of it; stands above what the file says.
+        given: what a table says of it; stands above what the file says, but for a stricter rating.
     """
 
     path: str
@@ -77,7 +77,9 @@ def read_picture(reading: Reading) -> dict[str, Any]:
         _look(data, reading, values)
     except _Unusable as error:
         values["problem"] = str(error)
-    values |= {key: value for key, value in reading.given.items() if value not in ("", None, {}, [])}
+    given = {key: value for key, value in reading.given.items() if value not in ("", None, {}, [])}
+    rating, nsfw = stricter((given.get("rating", ""), given.get("nsfw")), (values["rating"], values["nsfw"]))
+    values |= given | {"rating": rating, "nsfw": nsfw}
     values["parameters"] = {key: value for key, value in values["parameters"].items() if _is_plain(value)}
     return values
 
@@ -184,6 +186,7 @@ def _add_metadata(image: Image, reading: Reading, values: dict[str, Any]) -> Non
         found = read_metadata(image, Path(reading.path), sidecar=reading.sidecar)
     except (OSError, ValueError) as error:
         raise _Unusable(f"unreadable metadata: {error}") from error
+    rating, nsfw = read_marks({"rating": found.rating, "nsfw": found.nsfw})
     values |= {
         "metadata": found.kind,
         "prompt": found.prompt,
@@ -191,8 +194,8 @@ def _add_metadata(image: Image, reading: Reading, values: dict[str, Any]) -> Non
         "parameters": dict(found.parameters),
         "license": found.license,
         "origin": found.origin,
-        "rating": found.rating,
-        "nsfw": found.nsfw.strip().lower() not in _SAFE if found.nsfw.strip() else None,
+        "rating": rating,
+        "nsfw": nsfw,
     }
     if found.remarks:
         values["remarks"] = list(found.remarks)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from ..surd_rows import RowError, check_text
 from .cleaning import clean_prompt
 from .duplicates import near_duplicates
-from .manifest import Manifest
+from .manifest import Manifest, hash_of
 from .samples import COLLECT, SELECT
 
 MAX_DISTANCE = 32
@@ -82,7 +82,7 @@ def choose(collected: Mapping[str, dict], settings: SelectSettings) -> list[dict
 
 def _own_reasons(live: Mapping[str, dict], settings: SelectSettings) -> dict[str, str]:
     """What a file says of itself; a rating holds for every copy of the file."""
-    unwanted = {rating.casefold() for rating in settings.drop_ratings}
+    unwanted = {rating.strip().casefold() for rating in settings.drop_ratings} - {""}
     reasons, rated = {}, {}
     for key, record in live.items():
         short = min(record["width"], record["height"])
@@ -91,7 +91,7 @@ def _own_reasons(live: Mapping[str, dict], settings: SelectSettings) -> dict[str
         elif short < settings.min_side:
             size = f"{record['width']} x {record['height']}"
             reasons[key] = f"too small: {size}, the shorter side should be {settings.min_side} or more"
-        elif record["rating"].casefold() in unwanted:
+        elif record["rating"].strip().casefold() in unwanted:
             rated[record["sha256"]] = f"rating: {record['rating']}"
         elif settings.drop_nsfw and record["nsfw"]:
             rated[record["sha256"]] = f"nsfw: so marked ({record['rating'] or record['metadata'] or 'yes'})"
@@ -138,9 +138,16 @@ def _samples(key: str, record: Mapping, settings: SelectSettings, cleaned: dict)
     complexes = complexes if len(complexes) > 1 else complexes * len(simples)
     simples = simples if len(simples) > 1 else simples * len(complexes)
     identity = (record["sha256"] or hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest())[:20]
-    for number, (simple, complex_) in enumerate(zip(simples, complexes, strict=True), start=1):
-        mark, tail = ("", "") if number == 1 else (f"#{number}", f"-{number}")
+    pairs = list(zip(simples, complexes, strict=True))
+    several = len(set(pairs)) > 1
+    for number, (simple, complex_) in enumerate(pairs, start=1):
+        # Not by its number: with the rows in another order, a decision would be about another caption.
+        tail = f"-{hash_of(simple, complex_)[:8]}" if several else ""
+        mark = f"#{number}" if number > 1 else ""
         sample = {"step": SELECT, "key": key + mark, "file": key, "id": identity + tail}
+        if (simple, complex_) in pairs[: number - 1]:
+            yield sample | {"complex": "", "dropped": "repeated caption: the file has it already"}
+            continue
         try:
             text = check_text(complex_, "the prompt")
         except RowError as error:

@@ -57,7 +57,7 @@ class Found:
         source: which one.
         files: pictures, each with what a table says of it.
         skipped: what was left out, with the reason.
-        unread: folders, with "/" behind, of whose content nothing is known.
+        unread: files, and folders with "/" behind, of whose content nothing is known.
         others: how many files have which ending that is no picture's.
         missing: why the source could not be looked at, "" if it could.
     """
@@ -91,6 +91,7 @@ def name_sources(
 
     Raises:
         SurdBuildError: no such place, or a name that cannot be one.
+        OSError: a table cannot be read.
     """
     known = known_sources(manifest)
     if not places:
@@ -142,7 +143,7 @@ def look(source: Source, work: Path, *, must: bool) -> Found:
 
 
 def _what(place: Path, images: Path | None) -> tuple[Path, Path | None]:
-    """(folder of images, table or None), absolute. Raises SurdBuildError."""
+    """(folder of images, table or None), absolute. Raises SurdBuildError, OSError."""
     place = place.absolute().resolve()
     if place.is_dir():
         if not (place / TABLE_NAMES[0]).is_file():

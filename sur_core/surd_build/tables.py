@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..surd_rows import PROMPT_COLUMNS, Quarantined, RowError, check_text, prompt_pairs
 from .civitai import civitai_rows
 from .manifest import SurdBuildError
+from .ratings import read_marks, stricter
 from .walk import FoundFile, Walk
 
 TABLE_NAMES = ("metadata.jsonl", "data.json")
 MAX_BYTES = 1 << 30
+ROWS_LOOKED_AT = 100
 _SPACE = " \t\r\n\ufeff\x1e"
 _ROW = tuple[str, tuple[str, ...], dict]
 
@@ -49,8 +53,11 @@ def match_table(table: Path, images: Walk) -> tuple[list[TableFile], list[Quaran
         place, names, values = row
         try:
             file = index.find(names)
-            before = matched.get(file.path)
-            matched[file.path] = TableFile(file, _joined(before.values, values) if before else values)
+            if file.path in matched:
+                before = _marked(matched[file.path].values, values)
+                matched[file.path] = TableFile(file, before)  # a repeated row's marks count as well
+                values = _joined(before, values)
+            matched[file.path] = TableFile(file, values)
         except RowError as error:
             skipped.append(Quarantined(names[0], place, str(error)))
     if not rows:
@@ -63,13 +70,24 @@ def match_table(table: Path, images: Walk) -> tuple[list[TableFile], list[Quaran
 
 def images_folder(table: Path) -> Path:
     """Where a table's images lie unless said otherwise: in its folder, or, as the authors have it, in one
-    called "image" or "images" inside or beside it.
+    called "image" or "images" inside or beside it. Raises OSError: the table cannot be read.
     """
     here = table.parent
+    if _names_paths(table):
+        return here
     for folder in (here / "image", here / "images", here.parent / "image", here.parent / "images"):
         if folder.is_dir():
             return folder
     return here
+
+
+def _names_paths(table: Path) -> bool:
+    """Whether its first rows name files by their way from the table, as in "images/a.png"."""
+    if table.suffix.lower() != ".jsonl":
+        return False
+    rows = (row for row in islice(read_rows(table), ROWS_LOOKED_AT) if not isinstance(row, Quarantined))
+    paths = (name.replace("\\", "/") for _, names, _ in rows for name in names)
+    return any("/" in path and os.path.isfile(table.parent / path) for path in paths)
 
 
 def read_rows(table: Path) -> Iterator[_ROW | Quarantined]:
@@ -137,20 +155,33 @@ def _values(row: dict) -> dict[str, Any]:
     values = {"metadata": "table", "prompt": complexes[0]} if complexes else {}
     values |= {"simple": simples, "prompts": complexes if len(set(complexes)) > 1 else []}
     for name, keys in _FURTHER.items():
+        keys = keys[:-1] if name == "origin" and _is_exported(row) else keys
         found = next((row[key] for key in keys if isinstance(row.get(key), str) and row[key]), None)
         if found is not None:
             values[name] = check_text(found, name)
-    if isinstance(row.get("nsfw"), bool):
-        values["nsfw"] = row["nsfw"]
-    return values
+    return _marked(values, dict(zip(("rating", "nsfw"), read_marks(row), strict=True)))
 
 
 _FURTHER = {
     "negative": ("negative_prompt", "negative", "negativePrompt"),
     "license": ("license", "licence"),
-    "origin": ("source", "url", "origin"),
-    "rating": ("rating", "nsfw", "nsfwLevel"),
+    "origin": ("origin", "url", "source"),
 }
+_SAMPLE_ID = re.compile(r"[0-9a-f]{20}(-[0-9a-f]{1,8})?")
+
+
+def _is_exported(row: dict) -> bool:
+    """Whether the row is one of our own export's, whose ``source`` is no origin but a source's name."""
+    id = row.get("id")
+    return isinstance(id, str) and bool(_SAMPLE_ID.fullmatch(id)) and _stem(row["file_name"]).endswith(id)
+
+
+def _marked(values: dict, other: dict) -> dict:
+    """``values`` with the stricter marks of both. Raises RowError."""
+    both = ((of.get("rating", ""), of.get("nsfw")) for of in (values, other))
+    rating, nsfw = stricter(*both)
+    marks = {"rating": check_text(rating, "the rating"), "nsfw": nsfw}
+    return values | {name: mark for name, mark in marks.items() if mark not in ("", None)}
 
 
 def _prompts(row: dict) -> tuple[object, object]:
@@ -170,7 +201,7 @@ def _joined(before: dict, values: dict) -> dict:
             simples, complexes = (list(side) for side in zip(*known, *further, strict=True))
             return before | {"simple": simples, "prompts": complexes if len(set(complexes)) > 1 else []}
     elif values.get("prompt") and not before.get("prompt"):
-        return values
+        return _marked(values, before)
     raise RowError("repeated row: an earlier row is about the same file")
 
 

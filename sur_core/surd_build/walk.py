@@ -31,7 +31,7 @@ class Walk:
     Attributes:
         files: sorted by path.
         skipped: what was left out though it could hold pictures, with the reason.
-        unread: folders, with a "/" behind, of whose content nothing is known.
+        unread: files, and folders with a "/" behind, of whose content nothing is known.
         others: how many files, sidecars aside, have which ending that is no picture's.
     """
 
@@ -86,8 +86,10 @@ def _read_folder(folder: Path, inside: str, found: Walk) -> Iterator[tuple[str, 
         try:
             status = entry.stat()
         except OSError as error:
-            what = "broken link" if entry.is_symlink() else "unreadable file"
+            what = "broken link" if isinstance(error, FileNotFoundError) else "unreadable file"
             found.skipped.append(_skipped(path, f"{what}: {error.strerror}"))
+            if what != "broken link":
+                found.unread.append(path)
             continue
         is_folder = stat.S_ISDIR(status.st_mode)
         if name.startswith("."):
@@ -118,6 +120,8 @@ def _sidecar_stamps(name: str, entries: dict[str, os.DirEntry]) -> str:
             if beside in entries:
                 try:
                     stamps += "|" + _stamp(entries[beside].stat())
+                    if not os.access(entries[beside].path, os.R_OK):  # rights leave the time alone
+                        stamps += "|unreadable"
                 except OSError:
                     stamps += "|unreadable"
     return stamps

@@ -81,7 +81,7 @@ def settings_of(options: argparse.Namespace) -> CollectSettings:
     """Raises ValueError: a value out of its range."""
     if options.workers < 0:
         raise ValueError(f"--workers must be 0 or more, found {options.workers}")
-    ratings = tuple(word for value in options.drop_rating for word in value.split(",") if word)
+    words = [word.strip() for value in options.drop_rating for word in value.split(",")]
     return CollectSettings(
         name=options.source_name,
         images=options.images,
@@ -89,7 +89,7 @@ def settings_of(options: argparse.Namespace) -> CollectSettings:
         select=SelectSettings(
             min_side=options.min_side,
             near_distance=options.near_duplicates,
-            drop_ratings=ratings,
+            drop_ratings=tuple(filter(None, words)),
             drop_nsfw=options.drop_nsfw,
             clean_prompts=options.clean_prompts,
         ),
