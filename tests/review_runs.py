@@ -15,7 +15,8 @@ import zlib
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sur_core.surd_build.manifest import Manifest
+from sur_core.surd_build.manifest import Manifest, hash_of
+from sur_core.surd_build.reviews import Decision, decide, read_said
 
 PROJECT = Path(__file__).resolve().parents[1]
 SUBJECTS = ("a lighthouse", "two cats", "a red bicycle", "an old library", "a bowl of soup", "a fox")
@@ -57,25 +58,37 @@ def make_work(folder: Path, images: list[bytes], *, caption: bool = True, suffix
 
 def records_of(number: int, key: str, id: str, size: int, caption: bool = True) -> list[dict]:
     subject = SUBJECTS[number % len(SUBJECTS)]
+    simple = f"{subject} (number {number})"
+    complex = f"{subject}, number {number}, masterpiece, dramatic light, (sharp focus:1.2), 8k"
     simple_score = 0.3 if number % 3 == 2 else 0.5 + (number % 50) / 100
     records = [
         {"step": "collect", "key": key, "bytes": size, "width": 8, "height": 8, "format": "PNG"}
         | {"metadata": "automatic1111", "parameters": {"Sampler": "Euler a", "Steps": 20 + number % 30}},
-        {"step": "select", "key": key, "file": key, "id": id}
-        | {"complex": f"{subject}, number {number}, masterpiece, dramatic light, (sharp focus:1.2), 8k"},
+        {"step": "select", "key": key, "file": key, "id": id, "complex": complex},
     ]
     if caption:
         scores = {"simple_score": simple_score, "complex_score": 1 - simple_score}
         cosines = {"simple_cosine": 0.2 + simple_score / 10, "complex_cosine": 0.25}
         verdict = "simple fits less: 0.300 below 0.700" if simple_score < 0.5 else ""
         records += [
-            {"step": "caption", "key": id, "caption": f"{subject} (number {number})"},
-            {"step": "clean", "key": id, **scores, **cosines},
-            {"step": "rule", "key": id, "dropped": verdict},
+            {"step": "caption", "key": id, "caption": simple},
+            {"step": "clean", "key": id, "of": hash_of(simple, complex), **scores, **cosines},
+            {"step": "rule", "key": id, "of": hash_of(simple, complex), "dropped": verdict},
         ]
     else:
         records.append({"step": "caption", "key": id, "caption": "", "dropped": "no caption: empty"})
     return records
+
+
+def caption_anew(work: Path, id: str, caption: str) -> None:
+    """As ``caption`` does it with another model, while pages are open."""
+    Manifest(work).add([{"step": "caption", "key": id, "caption": caption}])
+
+
+def read_decisions(work: Path) -> dict[str, Decision]:
+    """{sample id: decision} of all logs, as if no prompt had changed since."""
+    found = {id: decide(said) for id, said in read_said(work).items()}
+    return {id: decision for id, decision in found.items() if decision}
 
 
 def log_lines(work: Path, reviewer: str = "anna") -> list[dict]:
@@ -170,8 +183,18 @@ class Client:
 
     def decide(self, id: str, action: str, mark: str, headers: dict | None = None, **texts: str):
         """(status, JSON) of a decision, sent as the page sends it, with other ``headers``."""
+        was = {"was": self.was(id)} if action in ("keep", "edit") else {}
+        return self.send(id, action, mark, headers, **was, **texts)
+
+    def was(self, id: str) -> object:
+        """What the page is told of a sample's texts."""
+        status, sample = self.get(f"/api/sample/{id}")
+        return sample["was"] if status == 200 else {"simple": "0" * 16, "complex": "0" * 16}
+
+    def send(self, id: str, action: str, mark: str, headers: dict | None = None, **values: object):
+        """(status, JSON) of a decision with any values."""
         sent = {"Origin": f"http://{self.host}:{self.port}", "Content_Type": "application/json"}
         sent |= {"X_Surd_Review": "1", **(headers or {})}
-        body = json.dumps({"id": id, "action": action, "mark": mark, **texts}).encode()
+        body = json.dumps({"id": id, "action": action, "mark": mark, **values}).encode()
         status, _, answer = self.ask("POST", "/api/decisions", body, **sent)
         return status, json.loads(answer)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 import http.client
 import io
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -17,9 +19,19 @@ import pytest
 from PIL import Image
 
 from sur_core.surd_build.manifest import SurdBuildError
-from sur_core.surd_build.review.server import ASSETS, MAX_BODY, PAGE, ReviewServer
-from sur_core.surd_build.reviews import VERDICTS, read_decisions, read_log
-from tests.review_runs import PROJECT, Client, ReviewProgram, log_lines, make_work, png
+from sur_core.surd_build.review.access import session_secret
+from sur_core.surd_build.review.server import ASSETS, MAX_BODY, PAGE, ReviewServer, as_typed
+from sur_core.surd_build.reviews import VERDICTS, read_log
+from tests.review_runs import (
+    PROJECT,
+    Client,
+    ReviewProgram,
+    caption_anew,
+    log_lines,
+    make_work,
+    png,
+    read_decisions,
+)
 
 FOREIGN = "http://127.0.0.1:1"
 
@@ -28,6 +40,13 @@ def picture(number: int = 0, kind: str = "PNG", size=(400, 300), **options) -> b
     buffer = io.BytesIO()
     Image.new("RGB", size, (number, 90, 160)).save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Where the browser's secret is kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/surd-review"
 
 
 class Running:
@@ -202,21 +221,24 @@ def test_a_path_in_place_of_a_samples_id_is_not_found(run, tmp_path, id):
         assert status == 404 and b"secret" not in body
 
 
-def test_a_link_out_of_the_source_folder_is_refused(run, tmp_path):
-    """Even to the very bytes that were collected."""
+def test_a_link_is_followed_to_the_very_file_that_was_collected_and_to_no_other(run, tmp_path):
+    """collect follows links, as people keep pictures on several disks; what else lies there stays unseen."""
     first, second, third, fourth = sorted(run.pictures.iterdir())
     outside = tmp_path / "outside"
     outside.mkdir()
     first.rename(outside / first.name)
     first.symlink_to(outside / first.name)
-    second.rename(run.pictures / "renamed.bin")
-    second.symlink_to("renamed.bin")
+    (outside / "another.png").write_bytes(picture(99))
+    second.unlink()
+    second.symlink_to(outside / "another.png")
     third.unlink()
     third.symlink_to(third)
+    fourth.unlink()
+    fourth.symlink_to(outside)
     statuses = [
         [run.client.ask("GET", f"/{room}/{id}")[0] for room in ("image", "thumbnail")] for id in run.ids
     ]
-    assert statuses == [[403, 403], [200, 200], [404, 404], [200, 200]]
+    assert statuses == [[200, 200], [403, 403], [404, 404], [403, 403]]
 
 
 def test_a_source_reached_through_a_link_is_shown(tmp_path):
@@ -321,21 +343,32 @@ def test_a_decision_sent_again_is_answered_and_written_once(run):
         (b'{"id": "%(id)s", "action": "keep"}', 400),
         (b'{"id": "%(id)s", "action": "keep", "mark": "short"}', 400),
         (b'{"id": "%(id)s", "action": "burn", "mark": "mark-0001"}', 400),
-        (b'{"id": 5, "action": "keep", "mark": "mark-0001"}', 400),
-        (b'{"id": "%(id)s", "action": "keep", "mark": "mark-0001", "path": "x"}', 400),
-        (b'{"id": "%(id)s", "action": "keep", "mark": "mark-0001", "simple": "x"}', 400),
-        (b'{"id": "%(id)s", "action": "edit", "mark": "mark-0001"}', 400),
-        (b'{"id": "%(id)s", "action": "edit", "mark": "mark-0001", "simple": "  "}', 400),
-        (b'{"id": "%(id)s", "action": "edit", "mark": "mark-0001", "simple": "\\ud800"}', 400),
-        (b'{"id": "%(id)s", "action": "edit", "mark": "mark-0001", "simple": "a\\u0000"}', 400),
-        (b'{"id": "00000000000000000000", "action": "keep", "mark": "mark-0001"}', 404),
-        (b'{"id": "../%(id)s", "action": "keep", "mark": "mark-0001"}', 404),
+        (b'{"id": 5, "action": "keep", "mark": "mark-0001", "was": %(was)s}', 400),
+        (b'{"id": "%(id)s", "action": "keep", "mark": "mark-0001", "was": %(was)s, "path": "x"}', 400),
+        (b'{"id": "%(id)s", "action": "keep", "mark": "mark-0001", "was": %(was)s, "simple": "x"}', 400),
+        (b'{"id": "%(id)s", "action": "keep", "mark": "mark-0001"}', 400),
+        (b'{"id": "%(id)s", "action": "keep", "mark": "mark-0001", "was": {}}', 400),
+        (b'{"id": "%(id)s", "action": "keep", "mark": "mark-0001", "was": ["simple", "complex"]}', 400),
+        (b'{"id": "%(id)s", "action": "drop", "mark": "mark-0001", "was": {"simple": 1, "complex": 2}}', 400),
+        (b'{"id": "%(id)s", "action": "edit", "mark": "mark-0001", "was": %(was)s}', 400),
+        (b'{"id": "%(id)s", "action": "edit", "mark": "mark-0001", "was": %(was)s, "simple": "  "}', 400),
+        (
+            b'{"id": "%(id)s", "action": "edit", "mark": "mark-0001", "was": %(was)s, "simple": "\\ud800"}',
+            400,
+        ),
+        (
+            b'{"id": "%(id)s", "action": "edit", "mark": "mark-0001", "was": %(was)s, "simple": "a\\u0000"}',
+            400,
+        ),
+        (b'{"id": "00000000000000000000", "action": "keep", "mark": "mark-0001", "was": %(was)s}', 404),
+        (b'{"id": "../%(id)s", "action": "keep", "mark": "mark-0001", "was": %(was)s}', 404),
         (b" " * (MAX_BODY + 1), 413),
     ],
 )
 def test_a_bad_decision_is_told_and_changes_nothing(run, body, status):
     headers = {"Origin": f"http://127.0.0.1:{run.server.server_port}", "X_Surd_Review": "1"}
     body = body.replace(b"%(id)s", run.ids[0].encode())
+    body = body.replace(b"%(was)s", json.dumps(run.client.was(run.ids[0])).encode())
     got, _, answer = run.client.ask(
         "POST", "/api/decisions", body, Content_Type="application/json", **headers
     )
@@ -419,11 +452,115 @@ def test_a_folder_without_a_manifest_is_left_alone(tmp_path):
     assert not (tmp_path / "misspelt").exists()
 
 
-def test_the_session_is_for_the_user_alone(run):
-    path = run.work / "review/.anna.session"
+def test_the_session_is_for_the_user_alone_and_not_in_the_work_folder(run, cache):
+    (path,) = cache.iterdir()
+    assert path.stat().st_mode & 0o077 == 0 and cache.stat().st_mode & 0o077 == 0
+    secret = path.read_text()
+    assert secret in run.client.cookie
+    assert run.server.gate.token not in secret
+    written = [file.read_bytes() for file in run.work.rglob("*") if file.is_file()]
+    assert written and not any(secret.encode() in content for content in written)
+
+
+def test_a_session_ends_after_a_day_and_is_each_folders_own(tmp_path, cache):
+    first = session_secret(tmp_path / "one", "anna")
+    assert session_secret(tmp_path / "one", "anna") == first
+    assert (
+        len({first, session_secret(tmp_path / "one", "ben"), session_secret(tmp_path / "two", "anna")}) == 3
+    )
+    for path in cache.iterdir():
+        os.utime(path, (time.time() - 86_500,) * 2)
+    assert session_secret(tmp_path / "one", "anna") != first
+
+
+def test_a_session_that_others_can_read_is_not_used(tmp_path, cache):
+    first = session_secret(tmp_path, "anna")
+    (path,) = cache.iterdir()
+    path.chmod(0o644)
+    assert session_secret(tmp_path, "anna") != first
     assert path.stat().st_mode & 0o077 == 0
-    assert path.read_text() in run.client.cookie
-    assert run.server.gate.token not in path.read_text()
+
+
+def test_without_a_place_for_the_secret_the_page_opens_still(tmp_path, monkeypatch, caplog):
+    (tmp_path / "no-folder").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no-folder"))
+    assert len(session_secret(tmp_path, "anna")) == 43
+    assert "must be opened anew after a restart" in caplog.text
+
+
+def test_the_door_is_the_users_own_leads_in_once_and_goes_with_the_server(tmp_path):
+    make_work(tmp_path, [png(0)])
+    with ReviewServer(tmp_path / "work", "anna", 0) as server:
+        door = server.door()
+        assert door.stat().st_mode & 0o077 == 0
+        assert server.url in door.read_text()
+    assert not door.exists()
+
+
+def test_the_door_is_gone_once_it_was_used(closed_run):
+    door = closed_run.server.door()
+    closed_run.stranger.ask("GET", "/?token=wrong")
+    assert door.exists()
+    # A browser says this of a file that leads here.
+    assert (
+        closed_run.stranger.ask("GET", f"/?token={closed_run.stranger.token}", Sec_Fetch_Site="cross-site")[0]
+        == 200
+    )
+    assert not door.exists()
+
+
+def test_the_server_proves_that_it_is_the_one_the_page_knows(run):
+    _, state = run.client.get("/api/state")
+    for nonce in ("one", "two"):
+        status, answer = run.stranger.get(f"/api/proof?nonce={nonce}")
+        words = f"{run.server.server_port} {nonce}".encode()
+        assert status == 200
+        assert answer["proof"] == hmac.digest(bytes.fromhex(state["key"]), words, "sha256").hex()
+    assert state["key"] not in json.dumps(answer)
+    assert run.stranger.ask("GET", "/api/proof?nonce=one", Origin="http://evil.example")[0] == 403
+
+
+@pytest.mark.parametrize(("system", "wanted"), [("nt", '"C:\\my work"'), ("posix", "'C:\\my work'")])
+def test_the_command_to_type_is_quoted_as_the_system_reads_it(monkeypatch, system, wanted):
+    monkeypatch.setattr("sur_core.surd_build.review.server.on_windows", lambda: system == "nt")
+    assert as_typed(["python", "C:\\my work"]) == f"python {wanted}"
+
+
+# ---- prompts that change while a page is open
+
+
+def test_a_decision_about_prompts_that_are_not_there_any_more_is_written_but_does_not_count(run):
+    first, second = run.ids[:2]
+    was = {id: run.client.was(id) for id in run.ids}
+    for id in (first, second):
+        caption_anew(run.work, id, "another caption")
+    for number, (id, action, text) in enumerate([(first, "keep", {}), (second, "edit", {"simple": "typed"})]):
+        status, answer = run.client.send(id, action, f"mark-000{number}", was=was[id], **text)
+        sample = answer["sample"]
+        assert (status, answer["current"], sample["verdict"], sample["simple"]) == (
+            200,
+            False,
+            "",
+            "another caption",
+        )
+        (word,) = sample["lapsed"]
+        assert (word["by"], word["value"]) == ("anna", text.get("simple", "keep"))
+    status, answer = run.client.send(first, "keep", "mark-0000", was=was[first])  # its answer was lost
+    assert (status, answer["current"]) == (200, False) and len(log_lines(run.work)) == 2
+    assert answer["counts"]["changed"] == 2 and answer["counts"]["undecided"] == 4
+    status, answer = run.client.decide(first, "keep", "mark-0003")
+    assert answer["current"] and answer["sample"]["verdict"] == "keep" and answer["counts"]["changed"] == 1
+    status, answer = run.client.send(second, "drop", "mark-0004")
+    assert answer["current"] and answer["sample"]["verdict"] == "drop" and answer["counts"]["changed"] == 0
+
+
+def test_prompts_that_a_step_has_changed_are_shown_without_a_restart(run):
+    _, before = run.client.get("/api/list")
+    caption_anew(run.work, run.ids[2], "zebras at noon")
+    _, found = run.client.get("/api/list?search=zebras")
+    assert found["total"] == 1
+    assert run.client.get(f"/api/sample/{run.ids[2]}")[1]["simple"] == "zebras at noon"
+    assert run.client.get(f"/api/rows?list={before['list']}&start=0&count=9")[0] == 410
 
 
 def test_other_peoples_logs_are_merged_by_the_command(tmp_path):

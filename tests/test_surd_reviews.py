@@ -9,13 +9,13 @@ import resource
 
 import pytest
 
-from sur_core.surd_build.manifest import Manifest, SurdBuildError
+from sur_core.surd_build.manifest import Manifest, SurdBuildError, hash_of
 from sur_core.surd_build.review.book import Book, UnknownUndo
 from sur_core.surd_build.review.merge import merge_logs
 from sur_core.surd_build.review.view import FILTERS, ORDERS, Gallery, UnknownList, Wish
-from sur_core.surd_build.reviews import read_decisions, read_log
+from sur_core.surd_build.reviews import decide, fingerprints, read_log, read_said
 from sur_core.surd_build.samples import read_samples
-from tests.review_runs import make_work, png, records_of
+from tests.review_runs import caption_anew, make_work, png, read_decisions, records_of
 
 A, B, C = (f"{number:020x}" for number in (10, 11, 12))
 _marks = itertools.count()
@@ -128,6 +128,10 @@ def test_a_torn_last_line_is_left_out_and_cut_off(tmp_path):
         b'{"mark": "12345678", "id": "a", "action": "burn", "at": "2026-01-01T00:00:00.000000+00:00"}',
         b'{"mark": "12345678", "id": "a", "action": "edit", "at": "2026-01-01T00:00:00.000000+00:00"}',
         b'{"mark": "12345678", "id": "a", "action": "undo", "at": "2026-01-01T00:00:00.000000+00:00"}',
+        b'{"mark": "12345678", "id": "a", "action": "keep", "at": "2026-01-01T00:00:00.000000+00:00",'
+        b' "simple_was": "0123456789abcdef"}',
+        b'{"mark": "12345678", "id": "a", "action": "drop", "at": "2026-01-01T00:00:00.000000+00:00",'
+        b' "simple_was": "0123456789abcdef", "complex_was": "0123456789abcdef"}',
         b'{"mark": 12345678, "id": "a", "action": "keep", "at": "2026-01-01T00:00:00.000000+00:00"}',
     ],
 )
@@ -189,6 +193,115 @@ def test_an_open_book_sees_what_others_decide(tmp_path):
         assert book.decision(A).disagree == ("anna",) and book.decision(B).by == "ben"
         (tmp_path / "review/ben.jsonl").unlink()
         assert book.refresh() == {A, B} and book.decision(B) is None
+
+
+# ---- what a decision is about
+
+OLD, NEW = fingerprints("old", "same"), fingerprints("new", "same")
+OTHER = fingerprints("old", "other")
+
+
+def decided(folder, now) -> tuple:
+    """(verdict, simple, complex, [what has lapsed]) for prompts with these fingerprints."""
+    found = decide(read_said(folder).get(A, {}), now)
+    return found.verdict, found.simple, found.complex, [word.value for word in found.lapsed]
+
+
+@pytest.mark.parametrize(
+    ("steps", "then", "now"),
+    [
+        ([("keep", OLD)], ("keep", "", "", []), ("", "", "", ["keep"])),
+        ([("keep", None)], ("keep", "", "", []), ("keep", "", "", [])),
+        ([("drop", None)], ("drop", "", "", []), ("drop", "", "", [])),
+        ([("drop", None), ("keep", OLD)], ("keep", "", "", []), ("", "", "", ["keep"])),
+        ([("keep", OLD), ("drop", None), ("keep", NEW)], ("", "", "", ["keep"]), ("keep", "", "", [])),
+        ([("keep", OLD), ("keep", NEW)], ("keep", "", "", []), ("keep", "", "", [])),
+        ([("simple", OLD)], ("", "simple", "", []), ("", "", "", ["simple"])),
+        ([("complex", OLD)], ("", "", "complex", []), ("", "", "complex", [])),
+        ([("simple", None)], ("", "simple", "", []), ("", "simple", "", [])),
+        ([("simple", OLD), ("keep", NEW)], ("", "simple", "", ["keep"]), ("keep", "", "", [])),
+        ([("keep", OLD), ("simple", OLD)], ("keep", "simple", "", []), ("", "", "", ["keep", "simple"])),
+    ],
+)  # fmt: skip
+def test_a_word_counts_for_the_prompts_it_was_said_of(tmp_path, steps, then, now):
+    with Book(tmp_path, "anna") as book:
+        for action, was in steps:
+            texts = {action: action} if action in ("simple", "complex") else {}
+            act(book, A, "edit" if texts else action, was=was, **texts)
+    assert decided(tmp_path, OLD) == then
+    assert decided(tmp_path, NEW) == now
+    with Book(tmp_path, "anna") as book:
+        assert book.own_verdict(A, NEW) == now[0]
+
+
+def test_a_keep_is_about_both_prompts(tmp_path):
+    with Book(tmp_path, "anna") as book:
+        act(book, A, "keep", was=OLD)
+    assert decided(tmp_path, OTHER) == ("", "", "", ["keep"])
+
+
+def test_a_lapsed_word_leaves_it_to_the_others_who_is_right(tmp_path):
+    write(tmp_path, "ben", (A, "drop"))
+    with Book(tmp_path, "anna") as book:
+        act(book, A, "keep", was=OLD)
+        assert (book.decision(A, OLD).verdict, book.decision(A, OLD).disagree) == ("keep", ("ben",))
+        found = book.decision(A, NEW)
+        assert (found.verdict, found.by, found.disagree) == ("drop", "ben", ())
+        assert [(word.by, word.value) for word in found.lapsed] == [("anna", "keep")]
+
+
+def test_what_has_lapsed_can_be_undone(tmp_path):
+    with Book(tmp_path, "anna") as book:
+        act(book, A, "keep", was=OLD)
+        act(book, A, "undo")
+        assert book.decision(A, NEW) is None
+
+
+def test_a_merge_keeps_what_decisions_are_about(tmp_path):
+    with Book(tmp_path / "theirs", "ben") as book:
+        act(book, A, "keep", was=OLD)
+    merge_logs(tmp_path / "ours", [tmp_path / "theirs/review/ben.jsonl"], {A})
+    assert decided(tmp_path / "ours", NEW) == ("", "", "", ["keep"])
+
+
+# ---- several files of one reviewer
+
+
+def copied(folder) -> None:
+    """As a program does that keeps two machines' folders alike: anna has gone on deciding on both."""
+    write(folder, "anna", (A, "keep"), (B, "keep"))
+    log = folder / "review/anna.jsonl"
+    before = log.read_bytes()
+    write(folder, "anna", (A, "drop"), (C, "drop"))
+    log.rename(folder / "review/anna2.jsonl")
+    log.write_bytes(before)
+    write(folder, "anna", (B, "undo"), (B, "edit", {"simple": "new"}))
+
+
+def test_two_files_of_one_reviewer_are_one_log(tmp_path):
+    copied(tmp_path)
+    found = read_decisions(tmp_path)
+    assert {id: (one.verdict, one.simple) for id, one in found.items()} == {
+        A: ("drop", ""), B: ("", "new"), C: ("drop", ""),
+    }  # fmt: skip
+    assert {one.disagree for one in found.values()} == {()}
+    with Book(tmp_path, "anna") as book:
+        assert {id: book.decision(id) for id in (A, B, C)} == found
+        assert book.own_verdict(C) == "drop"
+        assert book.history(9) == [A, A, C, B]
+        act(book, C, "undo")
+        assert book.decision(C) is None
+    assert C not in read_decisions(tmp_path)
+    with Book(tmp_path, "ben") as book:
+        assert {id: book.decision(id) for id in (A, B)} == {id: found[id] for id in (A, B)}
+
+
+def test_the_newest_word_counts_though_the_copys_clock_was_ahead(tmp_path):
+    copied(tmp_path)
+    copy = tmp_path / "review/anna2.jsonl"
+    copy.write_bytes(copy.read_bytes().replace(b'"at": "20', b'"at": "30'))
+    write(tmp_path, "anna", (A, "keep"))
+    assert read_decisions(tmp_path)[A].verdict == "keep"
 
 
 # ---- merging
@@ -256,7 +369,6 @@ def work(tmp_path):
     manifest = Manifest(tmp_path / "work")
     for number in range(30, 33):
         manifest.add(records_of(number, f"mine/{number:05d}.png", f"{number:020x}", 9, caption=False))
-    manifest.add([{"step": "rule", "key": f"{31:020x}", "dropped": "simple fits less: 0.1 below 0.9"}])
     manifest.add(
         [
             {
@@ -275,7 +387,7 @@ def test_what_the_page_says_is_what_the_data_set_gets(work):
     """The page's own account, kept up with every action, against reading all logs anew."""
     draw = random.Random(3)
     with Book(work, "anna") as book:
-        gallery = Gallery(Manifest(work), book)
+        gallery = Gallery(work, book)
         ids = [id for id, sample in samples_of(work).items() if sample.dropped[:1] != ("select",)]
         for step in range(150):
             id, action = draw.choice(ids), draw.choice(("keep", "drop", "edit", "undo"))
@@ -284,7 +396,7 @@ def test_what_the_page_says_is_what_the_data_set_gets(work):
                 gallery.act(id, action, f"mark-{step:08d}", **texts)
             except UnknownUndo:
                 continue
-        anew = Gallery(Manifest(work), book)
+        anew = Gallery(work, book)
         assert gallery.counts() == anew.counts()
     samples = samples_of(work)
     for id in ids:
@@ -305,20 +417,72 @@ def test_every_filter_shows_as_many_as_it_counts(work):
     write(work, "anna", (ids[0], "keep"), (ids[1], "drop"), (ids[2], "edit", {"simple": "new"}))
     write(work, "ben", (ids[0], "drop"))
     with Book(work, "anna") as book:
-        gallery = Gallery(Manifest(work), book)
+        gallery = Gallery(work, book)
         counts = gallery.counts()
         assert {name: len(listed(gallery, filter=name)) for name in FILTERS} == {
             name: counts[name] for name in FILTERS
         }
         assert (counts["all"], counts["undecided"], counts["kept"], counts["dropped"]) == (33, 31, 0, 2)
-        assert (counts["rule"], counts["edited"], counts["disagree"]) == (13, 1, 1)
+        assert (counts["rule"], counts["edited"], counts["disagree"]) == (12, 1, 1)
         assert [row["id"] for row in listed(gallery, filter="disagree")] == [ids[0]]
+
+
+def judged_samples(work) -> dict[int, str]:
+    """{number of the sample: why the rule leaves it out}."""
+    found = (sample for sample in samples_of(work).values() if sample.dropped[:1] == ("clean",))
+    return {int(sample.name[-9:-4]): sample.dropped[1] for sample in found}
+
+
+@pytest.mark.parametrize("change", ["caption", "edit", "select"])
+def test_what_clip_said_of_other_prompts_does_not_count(work, change):
+    ids = list(samples_of(work))
+    assert judged_samples(work).keys() == set(range(2, 30, 3))
+    manifest = Manifest(work)
+    if change == "caption":
+        caption_anew(work, ids[2], "by another model")
+    elif change == "edit":
+        write(work, "anna", (ids[2], "edit", {"simple": "mended"}))
+    else:
+        select = manifest.record("select", "mine/00002.png")
+        manifest.add([{**select, "complex": "cleaned anew"}])
+    sample = samples_of(work)[ids[2]]
+    assert (sample.dropped, sample.scores) == ((), {})
+    assert 2 not in judged_samples(work)
+    with Book(work, "anna") as book:
+        gallery = Gallery(work, book)
+        shown = gallery.detail(ids[2])
+        assert (shown["in"], shown["left_out"], shown["scores"]) == (True, "", {})
+        gallery.act(ids[5], "edit", "mark-of-the-edit", complex="another")
+        assert gallery.detail(ids[5])["in"]
+        gallery.act(ids[5], "undo", "mark-of-the-undo")
+        assert not gallery.detail(ids[5])["in"] and gallery.detail(ids[5])["scores"]
+
+
+def test_a_keep_vouches_for_the_prompts_that_were_seen(work):
+    id = list(samples_of(work))[2]  # left out by the rule
+    old = Manifest(work).record("caption", id)["caption"]
+    with Book(work, "anna") as book:
+        Gallery(work, book).act(id, "keep", "mark-of-the-keep")
+    assert samples_of(work)[id].dropped == ()
+    caption_anew(work, id, "by another model")
+    now = hash_of("by another model", samples_of(work)[id].complex)
+    Manifest(work).add([{"step": "rule", "key": id, "of": now, "dropped": "lower CLIP score: 0.1"}])
+    sample = samples_of(work)[id]
+    assert sample.dropped[0] == "clean" and sample.decision.verdict == ""
+    (word,) = sample.decision.lapsed
+    assert (word.by, word.what, word.value) == ("anna", "verdict", "keep")
+    with Book(work, "anna") as book:
+        gallery = Gallery(work, book)
+        assert [row["id"] for row in listed(gallery, filter="changed")] == [id]
+        assert gallery.counts()["undecided"] == gallery.counts()["all"]
+    caption_anew(work, id, old)
+    assert samples_of(work)[id].decision.verdict == "keep"
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_orders_are_kept_both_ways_and_the_unscored_come_last(work, order):
     with Book(work, "anna") as book:
-        gallery = Gallery(Manifest(work), book)
+        gallery = Gallery(work, book)
         samples = samples_of(work)
         for descending in (False, True):
             rows = listed(gallery, sort=order, descending=descending)
@@ -336,7 +500,7 @@ def test_search_finds_all_words_anywhere_in_prompts_and_names_as_they_are_now(wo
     ids = list(samples_of(work))
     write(work, "anna", (ids[4], "edit", {"simple": "Größe zählt"}))
     with Book(work, "anna") as book:
-        gallery = Gallery(Manifest(work), book)
+        gallery = Gallery(work, book)
         assert [row["id"] for row in listed(gallery, search="GRÖSSE soup")] == [ids[4]]
         assert len(listed(gallery, search="lighthouse dramatic")) == 6
         assert [row["name"] for row in listed(gallery, search="00017")] == ["mine/00017.png"]
@@ -345,7 +509,7 @@ def test_search_finds_all_words_anywhere_in_prompts_and_names_as_they_are_now(wo
 
 def test_a_list_stays_as_it_is_while_decisions_are_made(work):
     with Book(work, "anna") as book:
-        gallery = Gallery(Manifest(work), book)
+        gallery = Gallery(work, book)
         found = gallery.open_list(Wish(filter="undecided"))
         before = [row["id"] for row in gallery.window(found["list"], 0, 99)]
         gallery.act(before[0], "keep", "mark-of-the-first")

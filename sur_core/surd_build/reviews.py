@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .manifest import SurdBuildError, to_line
+from .manifest import SurdBuildError, hash_of, to_line
 
 REVIEW_FOLDER = "review"
 VERDICTS = ("keep", "drop")
@@ -23,22 +23,44 @@ TEXTS = ("simple", "complex")
 _FORMAT = {"format": "surd-review", "version": 1}
 _NAME = re.compile(r"\w(?:[\w .-]{0,38}\w)?")
 _MARK = re.compile(r"[A-Za-z0-9-]{8,64}")
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 _WINDOWS_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Word:
+    """What a reviewer has said of a sample.
+
+    Attributes:
+        at: when, ISO 8601 in UTC.
+        by: the reviewer.
+        what: "verdict", "simple" or "complex".
+        value: "keep", "drop", or the new text.
+    """
+
+    at: str
+    by: str
+    what: str
+    value: str
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What people have decided about a sample.
 
-    Verdict and texts count each by themselves: mending a typing error does not lift an earlier "drop".
+    Verdict and texts count each by themselves: mending a typing error does not lift an earlier "drop". A
+    decision is about what was looked at: a "keep" counts while both prompts are, before people, as they were
+    then; an edit while the prompt that it replaces is. A "drop" always counts, as leaving out is the careful
+    choice.
 
     Attributes:
-        verdict: "keep", "drop", or "" if only texts were edited.
+        verdict: "keep", "drop", or "" if no verdict counts.
         simple, complex: edited prompts, "" where unchanged.
-        by: the reviewer whose word counts: the newest verdict's, else the newest edit's.
+        by: the reviewer whose word counts: the newest verdict's, else the newest edit's; "" if none does.
         at: when, ISO 8601 in UTC.
         disagree: other reviewers who decided otherwise.
+        lapsed: what was said of other prompts than there are now, and nothing has come in its place since.
     """
 
     verdict: str
@@ -47,6 +69,7 @@ class Decision:
     by: str
     at: str
     disagree: tuple[str, ...] = ()
+    lapsed: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +83,8 @@ class Action:
         at: when, ISO 8601 in UTC with microseconds; strictly later than the log's line before.
         simple, complex: of an edit, the new texts, "" where untouched.
         of: of an undo, the mark of what it takes back.
+        simple_was, complex_was: of "keep" and "edit", the :func:`fingerprints` of the prompts, as they were
+            before people, of which it was said; "" in logs of old, which count for any prompts.
     """
 
     mark: str
@@ -69,6 +94,8 @@ class Action:
     simple: str = ""
     complex: str = ""
     of: str = ""
+    simple_was: str = ""
+    complex_was: str = ""
 
     def line(self) -> bytes:
         values = ((name, getattr(self, name)) for name in self.__slots__)
@@ -92,23 +119,34 @@ class Log:
     whole: int
 
 
-Opinion = Mapping[str, tuple[str, str]]
-"""{"verdict" | "simple" | "complex": (at, value)}: what one reviewer thinks of one sample."""
+Said = Mapping[str, Sequence[Action]]
+"""{reviewer: actions about one sample}."""
 
 
-def read_decisions(folder: Path) -> dict[str, Decision]:
-    """{sample id: decision} of all logs in ``folder/review``.
+def read_said(folder: Path) -> dict[str, dict[str, list[Action]]]:
+    """{sample id: what each reviewer has done about it} of all logs in ``folder/review``.
+
+    Several files of one reviewer, as programs that keep folders alike leave them, are read as one log.
 
     Raises:
         SurdBuildError: a log is damaged.
         OSError: it cannot be read.
     """
-    opinions: dict[str, dict[str, Opinion]] = {}
+    said: dict[str, dict[str, list[Action]]] = {}
     for path in log_paths(folder):
         log = read_log(path)
-        for id, opinion in opinions_of(log.actions).items():
-            opinions.setdefault(id, {})[log.reviewer] = opinion
-    return {id: decision for id, said in opinions.items() if (decision := combine(said))}
+        for action in log.actions:
+            said.setdefault(action.id, {}).setdefault(log.reviewer, []).append(action)
+    return said
+
+
+def fingerprints(simple: str, complex: str) -> dict[str, str]:
+    """{"simple" | "complex": hash} of a sample's prompts as they are before people."""
+    return {"simple": hash_of(simple), "complex": hash_of(complex)}
+
+
+def is_fingerprint(value: object) -> bool:
+    return isinstance(value, str) and _FINGERPRINT.fullmatch(value) is not None
 
 
 def log_path(folder: Path, reviewer: str) -> Path:
@@ -153,48 +191,65 @@ def read_log(path: Path) -> Log:
     return Log(header["reviewer"], header["log"], actions, whole)
 
 
-def opinions_of(actions: Iterable[Action]) -> dict[str, Opinion]:
-    """{sample id: opinion} of one reviewer; samples about which everything was undone are left out."""
-    by_id: dict[str, list[Action]] = {}
-    for action in actions:
-        by_id.setdefault(action.id, []).append(action)
-    return {id: opinion for id, own in by_id.items() if (opinion := opinion_of(own))}
-
-
 def standing(actions: Iterable[Action]) -> list[Action]:
-    """One reviewer's actions that are not undone, oldest first."""
-    actions = list(actions)
-    undone = {action.of for action in actions if action.action == "undo"}
-    kept = [action for action in actions if action.action != "undo" and action.mark not in undone]
+    """One reviewer's actions that are not undone, each once, oldest first."""
+    once = {action.mark: action for action in actions}
+    undone = {action.of for action in once.values() if action.action == "undo"}
+    kept = [action for action in once.values() if action.action != "undo" and action.mark not in undone]
     return sorted(kept, key=lambda action: (action.at, action.mark))
 
 
-def opinion_of(actions: Iterable[Action]) -> Opinion:
-    """What one reviewer's actions about one sample come to."""
-    said = {}
-    for action in standing(actions):
-        if action.action in VERDICTS:
-            said["verdict"] = (action.at, action.action)
-        said |= {text: (action.at, value) for text in TEXTS if (value := getattr(action, text))}
-    return said
+def decide(said: Said, now: Mapping[str, str] | None = None) -> Decision | None:
+    """What several reviewers' actions about a sample come to: of each kind, the newest that counts.
 
+    Args:
+        said: of :func:`read_said`.
+        now: :func:`fingerprints` of the sample's prompts; without, all counts as if no prompt had changed.
 
-def combine(opinions: Mapping[str, Opinion]) -> Decision | None:
-    """Several reviewers' opinions of one sample: for verdict and texts, each by itself, the newest counts."""
-    newest: dict[str, tuple[str, str, str]] = {}
-    for reviewer, opinion in opinions.items():
-        for what, (at, value) in opinion.items():
-            newest[what] = max(newest.get(what, ("", "", "")), (at, reviewer, value))
-    if not newest:
+    Returns:
+        None if nobody has said anything, or all was undone.
+    """
+    counting, others = [], []
+    for reviewer, actions in said.items():
+        for what, found in _by_kind(standing(actions)).items():
+            current = [action for action in found if _is_about(action, what, now)]
+            last = (current or found)[-1]
+            value = last.action if what == "verdict" else getattr(last, what)
+            (counting if current else others).append(Word(last.at, reviewer, what, value))
+    newest = {word.what: word for word in sorted(counting)}
+    lapsed = tuple(word for word in sorted(others) if not _is_settled(word, newest))
+    if not newest and not lapsed:
         return None
-    at, by, _ = newest.get("verdict") or max(newest.values())
-    disagree = [
-        reviewer
-        for reviewer, opinion in sorted(opinions.items())
-        if reviewer != by and any(value != newest[what][2] for what, (_, value) in opinion.items())
-    ]
-    values = {what: newest[what][2] if what in newest else "" for what in ("verdict", *TEXTS)}
-    return Decision(**values, by=by, at=at, disagree=tuple(disagree))
+    counts = newest.get("verdict") or max(newest.values(), default=Word("", "", "", ""))
+    otherwise = {word.by for word in counting if word.value != newest[word.what].value} - {counts.by}
+    values = {what: newest[what].value if what in newest else "" for what in ("verdict", *TEXTS)}
+    return Decision(**values, by=counts.by, at=counts.at, disagree=tuple(sorted(otherwise)), lapsed=lapsed)
+
+
+def _by_kind(actions: Sequence[Action]) -> dict[str, list[Action]]:
+    """One reviewer's standing actions by what they are about. A verdict withdraws earlier other ones."""
+    found: dict[str, list[Action]] = {}
+    for action in actions:
+        if action.action in VERDICTS:
+            same = [one for one in found.get("verdict", ()) if one.action == action.action]
+            found["verdict"] = [*same, action]
+        for text in TEXTS:
+            if getattr(action, text):
+                found.setdefault(text, []).append(action)
+    return found
+
+
+def _is_about(action: Action, what: str, now: Mapping[str, str] | None) -> bool:
+    """Whether an action counts for the prompts of ``now``."""
+    if now is None or action.action == "drop":
+        return True
+    texts = TEXTS if what == "verdict" else (what,)
+    return all(getattr(action, f"{text}_was") in ("", now[text]) for text in texts)
+
+
+def _is_settled(word: Word, newest: Mapping[str, Word]) -> bool:
+    """Whether, since a word that has lapsed, something that counts was said which leaves it without use."""
+    return any(word.at < newest[what].at for what in ("verdict", word.what) if what in newest)
 
 
 def is_mark(value: object) -> bool:
@@ -219,12 +274,19 @@ def _action(path: Path, number: int, line: bytes) -> Action:
             and _TIME.fullmatch(action.at)
             and is_mark(action.of) == undoes
             and bool(action.simple or action.complex) == (action.action == "edit")
+            and _is_known(action)
         ):
             return action
     raise SurdBuildError(
         f"{path}: line {number} is no action of a review (found {line[:80]!r}). Something else has changed "
         "the file; restore it from a copy, or delete that line"
     )
+
+
+def _is_known(action: Action) -> bool:
+    """Whether what the action was said of is well written, or not written at all."""
+    was = (action.simple_was, action.complex_was)
+    return was == ("", "") or (action.action in ("keep", "edit") and all(map(is_fingerprint, was)))
 
 
 def _parse(line: bytes) -> object:

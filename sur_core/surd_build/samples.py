@@ -8,11 +8,11 @@ and a person's decision stands above the rule.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .manifest import Manifest, SurdBuildError
-from .reviews import Decision, read_decisions
+from .manifest import Manifest, SurdBuildError, hash_of
+from .reviews import Decision, Said, decide, fingerprints, read_said
 
 COLLECT, SELECT, CAPTION, CLEAN, RULE, REVIEW = "collect", "select", "caption", "clean", "rule", "review"
 SOURCE = "source"
@@ -31,7 +31,7 @@ class BuildSample:
         facts: its collect record.
         complex: the elaborate prompt as it is now: edited, else cleaned, else as found.
         simple: the plain prompt as it is now: edited, else given by the source, else captioned; "" if none.
-        scores: its clean record, {} if none yet.
+        scores: its clean record, {} if there is none of these prompts yet.
         dropped: (step, "kind: detail") where it was left out, else ().
         decision: a person's, if there is one.
     """
@@ -42,7 +42,7 @@ class BuildSample:
     facts: dict = field(repr=False)
     complex: str
     simple: str
-    scores: dict = field(repr=False)
+    scores: dict = field(default_factory=dict, repr=False)
     dropped: tuple[str, str] | tuple[()] = ()
     decision: Decision | None = None
 
@@ -60,55 +60,73 @@ def image_path(folders: dict[str, Path], name: str) -> Path:
     return folders[source] / inside
 
 
-def read_samples(
-    manifest: Manifest, decisions: Mapping[str, Decision] | None = None
-) -> Iterator[BuildSample]:
+def read_samples(manifest: Manifest, said: Mapping[str, Said] | None = None) -> Iterator[BuildSample]:
     """Every sample that ``select`` has judged, in the order of names, dropped ones too.
 
     Args:
         manifest: of the work folder.
-        decisions: in place of those of the review logs; {} for samples as they are without people.
+        said: {sample id: what people have said of it} in place of the review logs; {} for samples as they are
+            without people.
 
     Raises:
         SurdBuildError, OSError: the manifest or a review log is damaged.
     """
     folders = source_folders(manifest)
-    decisions = read_decisions(manifest.folder) if decisions is None else decisions
+    said = read_said(manifest.folder) if said is None else said
     collected = manifest.records(COLLECT)
     captions_first = (manifest.record(PREFER, "simple") or {}).get("value") == "caption"
     for key, select in sorted(manifest.records(SELECT).items()):
         facts = collected.get(select["file"], {})
         if select.get("gone") or facts.get("gone"):
             continue
-        decision = decisions.get(select["id"])
-        found = manifest.record(CAPTION, select["id"]) or {}
-        plain = (select.get("simple", ""), found.get("caption", ""))
-        simple = next(filter(None, reversed(plain) if captions_first else plain), "")
-        yield BuildSample(
+        caption = (manifest.record(CAPTION, select["id"]) or {}).get("caption", "")
+        plain = (select.get("simple", ""), caption)
+        found = BuildSample(
             id=select["id"],
             name=key,
             path=image_path(folders, select["file"]),
             facts=facts,
-            complex=(decision and decision.complex) or select.get("complex", ""),
-            simple=(decision and decision.simple) or simple,
-            scores=manifest.record(CLEAN, select["id"]) or {},
-            dropped=left_out(manifest, select, found, decision),
-            decision=decision,
+            complex=select.get("complex", ""),
+            simple=next(filter(None, reversed(plain) if captions_first else plain), ""),
         )
+        words = said.get(found.id)
+        decision = decide(words, fingerprints(found.simple, found.complex)) if words else None
+        yield as_decided(manifest, found, decision)
 
 
-def left_out(manifest: Manifest, select: dict, caption: dict, decision: Decision | None) -> tuple:
-    """(step, reason) of a sample that was left out, else (); from its ``select`` and ``caption`` records.
+def as_decided(manifest: Manifest, found: BuildSample, decision: Decision | None) -> BuildSample:
+    """A sample ``found`` without people's prompts and verdict, as people leave it."""
+    texts = {
+        "simple": (decision and decision.simple) or found.simple,
+        "complex": (decision and decision.complex) or found.complex,
+    }
+    scores = current_record(manifest, CLEAN, found.id, **texts)
+    sample = replace(found, **texts, scores=scores, decision=decision)
+    return replace(sample, dropped=left_out(manifest, sample))
 
-    A person cannot keep what is no sample at all, but can overrule the captioner and the rule.
+
+def current_record(manifest: Manifest, step: str, id: str, simple: str, complex: str) -> dict:
+    """What ``clean`` or the rule say of a sample with these prompts, {} if nothing, or only of others."""
+    record = manifest.record(step, id) or {}
+    current = record and str(record.get("of", "")).startswith(hash_of(simple, complex))
+    return record if current else {}
+
+
+def left_out(manifest: Manifest, sample: BuildSample) -> tuple[str, str] | tuple[()]:
+    """(step, reason) of a sample that was left out, else (), by its prompts and decision as they are now.
+
+    A person cannot keep what is no sample at all, but can overrule the captioner and the rule. What the rule
+    has said of other prompts does not count.
     """
+    select, decision = manifest.record(SELECT, sample.name), sample.decision
+    caption = manifest.record(CAPTION, sample.id) or {}
     if select.get("dropped"):
         return SELECT, select["dropped"]
     if decision is not None and decision.verdict == "drop":
         return REVIEW, f"review: dropped by {decision.by}"
     if caption.get("dropped") and not (select.get("simple") or (decision and decision.simple)):
         return CAPTION, caption["dropped"]
-    rule = manifest.record(RULE, select["id"]) or {}
+    rule = current_record(manifest, RULE, sample.id, sample.simple, sample.complex)
     if rule.get("dropped") and not (decision is not None and decision.verdict == "keep"):
         return CLEAN, rule["dropped"]
     return ()

@@ -35,8 +35,19 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def opened(server):
-    with browser.open_frontend(server.url) as frontend:
+def playwright():
+    """One for all tests: a second would refuse to start while the first one's loop runs."""
+    if reason := browser.missing():
+        comfy.skip_or_fail(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def opened(server, playwright):
+    with browser.frontend_in(playwright, server.url) as frontend:
         yield frontend
 
 

@@ -191,11 +191,17 @@ def open_frontend(url: str, width: int = 1400, height: int = 900) -> Iterator[Fr
     """The frontend of the ComfyUI server at ``url``, ready to use."""
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-        try:
-            frontend = Frontend(browser.new_page(viewport={"width": width, "height": height}), url)
-            frontend.open()
-            yield frontend
-        finally:
-            browser.close()
+    with sync_playwright() as playwright, frontend_in(playwright, url, width, height) as frontend:
+        yield frontend
+
+
+@contextmanager
+def frontend_in(playwright, url: str, width: int = 1400, height: int = 900) -> Iterator[Frontend]:
+    """:func:`open_frontend` where playwright runs already."""
+    browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+    try:
+        frontend = Frontend(browser.new_page(viewport={"width": width, "height": height}), url)
+        frontend.open()
+        yield frontend
+    finally:
+        browser.close()

@@ -8,25 +8,25 @@ from collections import Counter
 
 import pytest
 
-from sur_core.surd_build.reviews import read_decisions
+from sur_core.surd_build.review.server import ReviewServer
 from tests.browser import frontend as browser
-from tests.comfyui.server import skip_or_fail
-from tests.review_runs import ReviewProgram, log_lines, make_work, png
+from tests.review_runs import ReviewProgram, caption_anew, log_lines, make_work, png, read_decisions
 
 ROWS = 60_000
 WAIT_MS = 60_000
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    if reason := browser.missing():
-        skip_or_fail(reason)
-    from playwright.sync_api import sync_playwright
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Where the browser's secret is kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=browser.chromium(), args=browser.FLAGS)
-        yield opened
-        opened.close()
+
+@pytest.fixture(scope="module")
+def chromium(playwright):
+    opened = playwright.chromium.launch(executable_path=browser.chromium(), args=browser.FLAGS)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -239,6 +239,134 @@ def test_what_could_not_be_sent_outlives_the_page(work, context):
         page.goto(program.url)
         page.get_by_text("1 kept · 0 dropped").wait_for()
     assert actions(work) == [(0, "keep")]
+
+
+def test_words_being_typed_outlive_the_server(work, context):
+    with ReviewProgram(work[0]) as program:
+        opened = ReviewPage(context, program.url)
+        opened.page.wait_for_load_state("networkidle")  # the next one is fetched ahead
+        program.kill()
+        opened.decide("k")
+        opened.page.get_by_role("alert").get_by_text("1 decision waits").wait_for()
+        opened.press("e")
+        opened.page.keyboard.type(" half")
+    with ReviewProgram(work[0], "anna", program.port):
+        opened.page.locator("#gone").wait_for(state="hidden")
+        opened.sent()
+        opened.page.wait_for_load_state("networkidle")
+        opened.page.keyboard.type(" kd written")  # no command, and the first half is there still
+        opened.press("Control+Enter")
+        opened.page.locator("#list:not([aria-busy])").wait_for()
+        opened.at(2)
+        opened.sent()
+        assert opened.page.input_value("#simple") == "two cats (number 1) half kd written"
+    assert actions(work) == [(0, "keep"), (1, "edit")]
+    assert read_decisions(work[0])[work[1][1]].simple == "two cats (number 1) half kd written"
+    assert opened.problems == []
+
+
+def test_a_prompt_that_changed_while_the_page_was_open_is_shown_and_not_vouched_for(work, review):
+    caption_anew(work[0], work[1][0], "three boats")
+    caption_anew(work[0], work[1][1], "four boats")
+    review.press("k")
+    review.page.get_by_text("prompts of mine/00000.png have changed").wait_for()
+    review.at(2)
+    review.page.wait_for_function("() => document.getElementById('simple').value === 'four boats'")
+    review.decide("k", first=2)
+    review.sent()
+    assert review.text("#counts").startswith("1 kept · 0 dropped")
+    review.page.select_option("#filter", "changed")
+    review.at(1)
+    assert review.text("#position") == "1 of 1" and review.text("#name") == "mine/00000.png"
+    assert review.page.input_value("#simple") == "three boats"
+    assert "The text has changed. Before, anna had kept it" in review.text("#verdict")
+    assert "Undecided" in review.text("#verdict")
+    assert review.page.locator("#row-0 .mark").inner_text() == "↻"
+    review.press("k")
+    review.page.get_by_text("2 kept").wait_for()
+
+
+def test_a_refused_decision_is_nothing_to_undo(work, review):
+    review.decide("k")
+    review.sent()
+    refusal = {"status": 409, "json": {"error": "not this one"}}
+    review.page.route("**/api/decisions", lambda route: route.fulfill(**refusal), times=1)
+    review.press("d")
+    review.page.get_by_text("A decision was refused: not this one").wait_for()
+    review.at(3)
+    review.press("u")
+    review.at(1)
+    review.sent()
+    assert actions(work) == [(0, "keep"), (0, "undo")]
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_the_browser_asks_before_decisions_that_it_cannot_keep_are_lost(work, context, full):
+    if full:
+        context.add_init_script("Storage.prototype.setItem = () => { throw new Error('full'); }")
+    with ReviewProgram(work[0]) as program:
+        opened = ReviewPage(context, program.url)
+        program.kill()
+        opened.press("k")
+        opened.page.get_by_role("alert").get_by_text("1 decision waits").wait_for()
+        asked = []
+        opened.page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+        with opened.page.expect_event("close"):
+            opened.page.close(run_before_unload=True)
+    assert asked == ["beforeunload"] * full
+
+
+def test_another_program_at_the_servers_port_gets_no_decision(work, context):
+    asked = []
+
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.command, self.path.partition("?")[0], self.headers["Cookie"]))
+            body = b'{"proof": "%s", "start": "x", "sample": {}}' % (b"0" * 64)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    with ReviewProgram(work[0]) as program:
+        opened = ReviewPage(context, program.url)
+        opened.page.wait_for_load_state("networkidle")
+        program.kill()
+        opened.press("k")
+        opened.page.get_by_role("alert").get_by_text("1 decision waits").wait_for()
+    other = http.server.ThreadingHTTPServer(("127.0.0.1", program.port), Other)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    try:
+        opened.page.wait_for_event("requestfinished", lambda request: "/api/proof" in request.url)
+        opened.page.wait_for_event("requestfinished", lambda request: "/api/proof" in request.url)
+    finally:
+        other.shutdown()
+        other.server_close()
+    assert {(method, path, cookie) for method, path, cookie in asked if path.startswith("/api")} == {
+        ("GET", "/api/proof", None)
+    }
+    with ReviewProgram(work[0], "anna", program.port):
+        opened.sent()
+    assert actions(work) == [(0, "keep")]
+
+
+def test_a_file_that_only_the_user_can_read_opens_the_page(tmp_path, context):
+    make_work(tmp_path, [png(0)])
+    server = ReviewServer(tmp_path / "work", "anna", 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        door = server.door()
+        opened = ReviewPage(context, door.as_uri())
+        assert opened.text("#position") == "1 of 1" and opened.problems == []
+        assert not door.exists()
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_the_next_undecided_filters_sorts_and_search(work, review):

@@ -37,7 +37,7 @@ def _serve(options: argparse.Namespace) -> None:
         _say(f"review page: {server.url}")
         _say("The address works once, on this machine. Every decision is on the disk at once; Ctrl-C ends.")
         if options.open:
-            webbrowser.open(server.url)
+            webbrowser.open(server.door().as_uri())
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -6,6 +6,8 @@ import logging
 import os
 import secrets
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -14,19 +16,27 @@ from ..manifest import SurdBuildError
 from ..reviews import (
     Action,
     Decision,
-    Opinion,
     check_reviewer,
-    combine,
+    decide,
     header_line,
     log_path,
     log_paths,
-    opinion_of,
-    opinions_of,
     read_log,
     standing,
 )
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OtherLog:
+    """A log that somebody else writes, or a copy of the own one, as last read: its file's ``stamp``, whose it
+    is, and {sample id: actions}.
+    """
+
+    stamp: tuple[int, int]
+    reviewer: str
+    actions: Mapping[str, list[Action]]
 
 
 class UnknownUndo(ValueError):
@@ -50,11 +60,11 @@ class Book:
         try:
             self._file, log = open_log(self.path, reviewer)
             self._own: dict[str, list[Action]] = {}
-            self._marks: dict[str, str] = {}
+            self._marks: set[str] = set()
             self._last = ""
             for action in log.actions:
                 self._remember(action)
-            self._others: dict[Path, tuple[tuple[int, int], str, dict[str, Opinion]]] = {}
+            self._others: dict[Path, OtherLog] = {}
             self.refresh()
         except BaseException:
             self._hold.release()
@@ -71,8 +81,20 @@ class Book:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def act(self, id: str, action: str, mark: str, simple: str = "", complex: str = "") -> bool:
+    def act(
+        self,
+        id: str,
+        action: str,
+        mark: str,
+        simple: str = "",
+        complex: str = "",
+        was: Mapping[str, str] | None = None,
+    ) -> bool:
         """Put an action on the disk; only then it counts.
+
+        Args:
+            was: :func:`..reviews.fingerprints` of what a "keep" or "edit" is about; without, it counts for
+                whatever prompts the sample gets.
 
         Returns:
             False if this very action, by its mark, is there already.
@@ -86,40 +108,44 @@ class Book:
                 return False
             of = ""
             if action == "undo":
-                before = standing(self._own.get(id, ()))
+                before = standing(self._mine(id))
                 if not before:
                     raise UnknownUndo(f"{self.reviewer} has decided nothing about this sample to take back")
                 of = before[-1].mark
-            done = Action(mark, id, action, self._now(), simple, complex, of)
+            about = {f"{text}_was": value for text, value in (was or {}).items()}
+            about = about if action in ("keep", "edit") else {}
+            done = Action(mark, id, action, self._now(), simple, complex, of, **about)
             append_whole(self._file, done.line())
             self._remember(done)
             return True
 
-    def decision(self, id: str) -> Decision | None:
-        """Everybody's word about a sample."""
+    def decision(self, id: str, now: Mapping[str, str] | None = None) -> Decision | None:
+        """Everybody's word about a sample. ``now``: as :func:`..reviews.decide`."""
         with self._guard:
-            opinions = {name: found[id] for _, name, found in self._others.values() if id in found}
-            if own := opinion_of(self._own.get(id, ())):
-                opinions[self.reviewer] = own
-            return combine(opinions)
+            said: dict[str, list[Action]] = {}
+            for log in self._others.values():
+                said.setdefault(log.reviewer, []).extend(log.actions.get(id, ()))
+            return decide({**said, self.reviewer: self._mine(id)}, now)
 
-    def own_verdict(self, id: str) -> str:
+    def own_verdict(self, id: str, now: Mapping[str, str] | None = None) -> str:
         with self._guard:
-            return opinion_of(self._own.get(id, ())).get("verdict", ("", ""))[1]
+            decision = decide({self.reviewer: self._mine(id)}, now)
+            return decision.verdict if decision else ""
 
     def decided(self) -> set[str]:
         """Ids about which anybody has said anything."""
         with self._guard:
-            return set(self._own).union(*(found for _, _, found in self._others.values()))
+            return set(self._own).union(*(log.actions for log in self._others.values()))
 
     def history(self, count: int) -> list[str]:
         """Samples of the reviewer's last actions that are not undone, oldest first, one for each action."""
         with self._guard:
-            actions = standing(action for own in self._own.values() for action in own)
+            logs = [self._own, *(log.actions for log in self._copies())]
+            actions = standing(action for log in logs for found in log.values() for action in found)
             return [action.id for action in actions[-count:]]
 
     def refresh(self) -> set[str]:
-        """Read other people's logs again where they have changed; ids that may have another decision now."""
+        """Read the other logs again where they have changed; ids that may have another decision now."""
         with self._guard:
             before, now, changed = self._others, {}, set()
             for path in log_paths(self.folder):
@@ -128,18 +154,30 @@ class Book:
                 status = path.stat()
                 stamp = (status.st_size, status.st_mtime_ns)
                 now[path] = before.get(path)
-                if now[path] is None or now[path][0] != stamp:
-                    log = read_log(path)
-                    now[path] = stamp, log.reviewer, opinions_of(log.actions)
+                if now[path] is None or now[path].stamp != stamp:
+                    now[path] = _read_other(path, stamp)
             for path in before.keys() | now.keys():
                 if before.get(path) is not now.get(path):
-                    changed.update(*(found[path][2] for found in (before, now) if path in found))
+                    changed.update(*(found[path].actions for found in (before, now) if path in found))
             self._others = now
+            for log in self._copies():
+                times = (action.at for found in log.actions.values() for action in found)
+                self._last = max(self._last, *times, "")
             return changed
+
+    def _copies(self) -> list[OtherLog]:
+        """Other files of the same reviewer, as programs leave them that keep two machines' folders alike."""
+        return [log for log in self._others.values() if log.reviewer == self.reviewer]
+
+    def _mine(self, id: str) -> list[Action]:
+        found = [*self._own.get(id, ())]
+        for log in self._copies():
+            found += log.actions.get(id, ())
+        return found
 
     def _remember(self, action: Action) -> None:
         self._own.setdefault(action.id, []).append(action)
-        self._marks[action.mark] = action.id
+        self._marks.add(action.mark)
         self._last = max(self._last, action.at)
 
     def _now(self) -> str:
@@ -148,6 +186,13 @@ class Book:
         if self._last:
             now = max(now, datetime.fromisoformat(self._last) + timedelta(microseconds=1))
         return now.isoformat(timespec="microseconds")
+
+
+def _read_other(path: Path, stamp: tuple[int, int]) -> OtherLog:
+    log, actions = read_log(path), {}
+    for action in log.actions:
+        actions.setdefault(action.id, []).append(action)
+    return OtherLog(stamp, log.reviewer, actions)
 
 
 def hold_log(path: Path):

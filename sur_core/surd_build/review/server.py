@@ -8,7 +8,9 @@ import os
 import secrets
 import shlex
 import socketserver
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -17,9 +19,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ...images import ImageError
-from ..manifest import Manifest, SurdBuildError, hash_of
-from ..reviews import ACTIONS, TEXTS, is_mark
-from ..samples import source_folders
+from ..manifest import MANIFEST_NAME, SurdBuildError, hash_of
+from ..reviews import ACTIONS, REVIEW_FOLDER, TEXTS, is_fingerprint, is_mark
 from .access import Gate, Refusal, session_secret
 from .book import Book, UnknownUndo
 from .thumbnails import ImageRefused, Thumbnails, as_shown, read_image
@@ -81,6 +82,7 @@ class ReviewServer(ThreadingHTTPServer):
     daemon_threads = True  # idle connections of an open page must not keep the program from ending
     allow_reuse_address = os.name != "nt"  # there it would share the port with whoever asks
     request_queue_size = 64
+    _door: Path | None = None
 
     def __init__(self, folder: Path, reviewer: str, port: int = DEFAULT_PORT) -> None:
         """
@@ -93,14 +95,12 @@ class ReviewServer(ThreadingHTTPServer):
             SurdBuildError: there is nothing to review, a log is damaged, or this reviewer's page is open.
             OSError: the port is taken, or a file cannot be read.
         """
-        manifest = Manifest(folder)
-        if not manifest.path.exists():
+        if not (Path(folder) / MANIFEST_NAME).exists():
             raise SurdBuildError(f"{folder}: there is no manifest to review here; run collect first")
         self.book = Book(folder, reviewer)
         try:
-            self.gallery = Gallery(manifest, self.book)
+            self.gallery = Gallery(folder, self.book)
             self.thumbnails = Thumbnails(folder)
-            self.folders = source_folders(manifest)
             try:
                 super().__init__(("127.0.0.1", port), _Handler)
             except (OSError, OverflowError) as error:
@@ -116,12 +116,29 @@ class ReviewServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/?token={self.gate.token}"
 
+    def door(self) -> Path:
+        """A file that only the user can read and that leads a browser to :attr:`url`, once.
+
+        The address itself among a browser's arguments could be read by everybody on the machine. In the work
+        folder, because browsers in a sandbox read neither the system's temporary nor hidden folders.
+        """
+        handle, name = tempfile.mkstemp(".html", "open-", self.folder / REVIEW_FOLDER)
+        self._door = Path(name).resolve()
+        with open(handle, "w") as file:
+            file.write(f'<!doctype html><meta http-equiv="refresh" content="0; url={self.url}">')
+        return self._door
+
+    def close_door(self) -> None:
+        if self._door:
+            self._door.unlink(missing_ok=True)
+
     def server_bind(self) -> None:
         socketserver.TCPServer.server_bind(self)  # HTTPServer's asks the network for this machine's name
         self.server_name, self.server_port = self.server_address[:2]
 
     def server_close(self) -> None:
         super().server_close()
+        self.close_door()
         self.book.close()
 
     def handle_error(self, request, client_address) -> None:
@@ -133,16 +150,8 @@ class ReviewServer(ThreadingHTTPServer):
     def state(self) -> dict:
         """What the page asks first."""
         self.gallery.refresh()
-        command = [
-            "python",
-            "-m",
-            "train",
-            "surd",
-            "review",
-            str(self.folder),
-            "--reviewer",
-            self.book.reviewer,
-        ]
+        command = ["python", "-m", "train", "surd", "review", str(self.folder)]
+        command += ["--reviewer", self.book.reviewer]
         if self.server_port != DEFAULT_PORT:
             command += ["--port", str(self.server_port)]
         return {
@@ -150,7 +159,8 @@ class ReviewServer(ThreadingHTTPServer):
             "reviewer": self.book.reviewer,
             "folder": self.folder.resolve().name,
             "dataset": hash_of(str(self.folder.resolve()), self.book.reviewer),
-            "command": shlex.join(command),
+            "command": as_typed(command),
+            "key": self.gate.page_key,
             "counts": self.gallery.counts(),
             "history": self.book.history(HISTORY),
         }
@@ -159,8 +169,9 @@ class ReviewServer(ThreadingHTTPServer):
         """A decision the page has sent; on the disk when this returns. Raises Refusal, OSError."""
         values = _decision(body)
         try:
-            self.gallery.act(**values)
-            return {"sample": self.gallery.detail(values["id"]), "counts": self.gallery.counts()}
+            current = self.gallery.act(**values)
+            sample = self.gallery.detail(values["id"])
+            return {"sample": sample, "counts": self.gallery.counts(), "current": current}
         except KeyError:
             raise Refusal(HTTPStatus.NOT_FOUND, "there is no such sample") from None
         except UnknownUndo as error:
@@ -172,11 +183,10 @@ class ReviewServer(ThreadingHTTPServer):
             sample = self.gallery.sample(id)
         except KeyError:
             raise Refusal(HTTPStatus.NOT_FOUND, "there is no such sample") from None
-        root = self.folders[sample.name.partition("/")[0]]
         try:
             if small:
-                return Reply(self.thumbnails.read(sample, root), "image/webp", headers=_FOREVER)
-            return Reply(*as_shown(read_image(sample, root), sample.name), headers=_FOREVER)
+                return Reply(self.thumbnails.read(sample), "image/webp", headers=_FOREVER)
+            return Reply(*as_shown(read_image(sample), sample.name), headers=_FOREVER)
         except ImageRefused as error:
             raise Refusal(HTTPStatus.FORBIDDEN, str(error)) from None
         except ImageError as error:
@@ -201,10 +211,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, work: Callable[[str, dict[str, str]], Reply], writes: bool = False) -> None:
         try:
             self._body = self._read_body() if writes else b""
-            self.server.gate.check_source(self.headers, writes)
             address = urlsplit(self.path)
+            path = unquote(address.path)
             query = {name: values[-1] for name, values in parse_qs(address.query).items()}
-            reply = work(unquote(address.path), query)
+            enters = not writes and path == "/" and "token" in query
+            self.server.gate.check_source(self.headers, writes, enters)
+            reply = work(path, query)
         except Refusal as refusal:
             reply = _no(refusal.status, refusal.words)
         except ValueError as error:  # SurdBuildError: another reviewer's log is damaged
@@ -237,6 +249,8 @@ class _Handler(BaseHTTPRequestHandler):
         gate = self.server.gate
         if path == "/" and "token" in query:
             return self._enter(query["token"])
+        if path == "/api/proof":
+            return _json({"proof": gate.proof(query.get("nonce", ""))})
         gate.check_session(self.headers)
         if path == "/":
             return Reply((PAGE / "index.html").read_bytes(), "text/html; charset=utf-8")
@@ -256,6 +270,7 @@ class _Handler(BaseHTTPRequestHandler):
         cookie = self.server.gate.exchange(token)
         if cookie is None:
             self.server.gate.check_session(self.headers)
+        self.server.close_door()
         return Reply(_TO_PAGE, "text/html; charset=utf-8", headers={"Set-Cookie": cookie} if cookie else {})
 
     def _data(self, path: str, query: dict[str, str]) -> object:
@@ -304,15 +319,16 @@ class _Handler(BaseHTTPRequestHandler):
         logger.debug("%s %s", self.command, self.path.partition("?")[0])
 
 
-def _decision(body: bytes) -> dict[str, str]:
-    """{"id", "action", "mark"} and of an edit the texts, checked. Raises Refusal."""
+def _decision(body: bytes) -> dict:
+    """Arguments of :meth:`.view.Gallery.act`, checked. Raises Refusal."""
     try:
         values = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError):
         values = None
-    names = {"id", "action", "mark", *TEXTS}
+    names = {"id", "action", "mark", "was", *TEXTS}
     if not isinstance(values, dict) or not values.keys() <= names:
         raise Refusal(HTTPStatus.BAD_REQUEST, f"a decision is a JSON object of {', '.join(sorted(names))}")
+    was = values.pop("was", None)
     if not all(isinstance(value, str) for value in values.values()) or not is_mark(values.get("mark")):
         raise Refusal(
             HTTPStatus.BAD_REQUEST, "a decision's values are texts, and its mark is 8 to 64 letters"
@@ -325,7 +341,22 @@ def _decision(body: bytes) -> dict[str, str]:
             HTTPStatus.BAD_REQUEST,
             f"an edit, and only an edit, has new texts: not empty, at most {MAX_TEXT:,} Unicode characters",
         )
-    return values | texts
+    looked = isinstance(was, dict) and was.keys() == set(TEXTS) and all(map(is_fingerprint, was.values()))
+    if not looked and (was is not None or values["action"] in ("keep", "edit")):
+        raise Refusal(
+            HTTPStatus.BAD_REQUEST,
+            "keep and edit tell what was shown: the sample's 'was'",
+        )
+    return {**values, **texts, "was": was}
+
+
+def as_typed(command: list[str]) -> str:
+    """A command as it is typed here; cmd.exe knows no single quotes."""
+    return subprocess.list2cmdline(command) if on_windows() else shlex.join(command)
+
+
+def on_windows() -> bool:
+    return os.name == "nt"
 
 
 def _is_prompt(text: str) -> bool:

@@ -33,28 +33,21 @@ class ImageRefused(ValueError):
     """An image is not to be shown; the message names it and says why."""
 
 
-def read_image(sample: BuildSample, root: Path) -> bytes:
-    """The image file of a sample.
-
-    Args:
-        sample: whose.
-        root: folder of its source, which the file must lie in once all links are followed.
+def read_image(sample: BuildSample) -> bytes:
+    """The image file of a sample, wherever links lead to, as long as it is the very file that was collected.
 
     Raises:
-        ImageRefused: it lies elsewhere, is no file, or is not the file that was collected.
+        ImageRefused: it is no file, or not the one that was collected.
         OSError: it cannot be read.
     """
     try:
-        path = Path(os.path.realpath(sample.path, strict=True))
+        status = os.stat(sample.path)
     except FileNotFoundError as error:
         words = "the image is gone since it was collected; put it back, or run collect again"
         raise FileNotFoundError(error.errno, words, str(sample.path)) from error
-    if not path.is_relative_to(os.path.realpath(root)):
-        raise ImageRefused(f"{sample.name}: refused: it leads out of the source folder {root}")
-    status = path.stat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
         raise ImageRefused(f"{sample.name}: refused: no plain file of at most {MAX_BYTES >> 20} MiB")
-    data = path.read_bytes()
+    data = sample.path.read_bytes()
     if not sample.id.startswith(hashlib.sha256(data).hexdigest()[:20]):
         raise ImageRefused(
             f"{sample.name}: the file has changed since it was collected, so no decision could be about it; "
@@ -84,7 +77,7 @@ class Thumbnails:
         self._pool = threading.BoundedSemaphore(workers or max(1, min(4, os.cpu_count() or 1)))
         self._same = [threading.Lock() for _ in range(64)]
 
-    def read(self, sample: BuildSample, root: Path) -> bytes:
+    def read(self, sample: BuildSample) -> bytes:
         """A WebP of at most 256 x 256 pixels. Raises as :func:`read_image`, and ImageError: it is damaged."""
         sha = sample.id[:20]
         path = self.folder / sha[:2] / f"{sha}.webp"
@@ -94,7 +87,7 @@ class Thumbnails:
             except FileNotFoundError:
                 pass
             with self._pool:
-                small = shrink(read_image(sample, root), sample.name)
+                small = shrink(read_image(sample), sample.name)
             try:
                 with atomic_write(path) as file:
                     file.write(small)

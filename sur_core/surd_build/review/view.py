@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import threading
 from array import array
 from collections import Counter, OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
-from ..manifest import Manifest, SurdBuildError
-from ..reviews import Decision
-from ..samples import CAPTION, SELECT, BuildSample, left_out, read_samples
+from ..manifest import MANIFEST_NAME, Manifest, SurdBuildError
+from ..reviews import TEXTS, Decision, fingerprints
+from ..samples import SELECT, BuildSample, as_decided, left_out, read_samples
 from .book import Book
 
-SAMPLE_ID = re.compile(r"[0-9a-f]{20}(-\d{1,6})?")
+SAMPLE_ID = re.compile(r"[0-9a-f]{20}(-[0-9a-f]{1,8})?")
 LISTS_KEPT = 16
 """More than one, as several tabs may be open; an older one is made again when it is asked for."""
 EXCERPT = 160
@@ -58,14 +60,21 @@ class State:
     """How things stand with a sample.
 
     Attributes:
-        decision: everybody's, put together.
+        sample: as people leave it.
         left_out: why captioner or rule leave it out, "" if they do not.
-        is_in: whether it is in the data set, all said and done.
     """
 
-    decision: Decision | None
+    sample: BuildSample
     left_out: str
-    is_in: bool
+
+    @property
+    def decision(self) -> Decision | None:
+        return self.sample.decision
+
+    @property
+    def is_in(self) -> bool:
+        """Whether it is in the data set, all said and done."""
+        return not self.sample.dropped
 
     @property
     def verdict(self) -> str:
@@ -79,9 +88,9 @@ class State:
     def disputed(self) -> bool:
         return self.decision is not None and bool(self.decision.disagree)
 
-    def text(self, name: str, found: str) -> str:
-        """The prompt "simple" or "complex" as it is now, ``found`` as it was before people."""
-        return (self.decision and getattr(self.decision, name)) or found
+    @property
+    def lapsed(self) -> bool:
+        return self.decision is not None and bool(self.decision.lapsed)
 
 
 FILTERS: dict[str, Callable[[State], bool]] = {
@@ -92,8 +101,11 @@ FILTERS: dict[str, Callable[[State], bool]] = {
     "rule": lambda state: bool(state.left_out),
     "edited": lambda state: state.edited,
     "disagree": lambda state: state.disputed,
+    "changed": lambda state: state.lapsed,
 }
-"""By name; "rule" is what captioner or rule leave out, whatever people said after it."""
+"""By name; "rule" is what captioner or rule leave out, whatever people said after it; "changed" is what was
+decided of other prompts than there are now.
+"""
 
 
 def _margin(sample: BuildSample) -> float | None:
@@ -117,48 +129,82 @@ class Gallery:
     What ``select`` has left out is no sample and is not shown.
     """
 
-    def __init__(self, manifest: Manifest, book: Book) -> None:
-        """Raises SurdBuildError: there is no sample, or the manifest is damaged."""
-        samples = read_samples(manifest, {})
-        self._samples = [sample for sample in samples if sample.dropped[:1] != (SELECT,)]
-        self._places = {sample.id: place for place, sample in enumerate(self._samples)}
-        if not self._samples:
+    def __init__(self, folder: Path, book: Book) -> None:
+        """Raises SurdBuildError: there is no sample, or the manifest is damaged; OSError."""
+        self._folder, self._book = Path(folder), book
+        self._guard = threading.RLock()
+        self._load()
+
+    def _load(self) -> None:
+        stamp = self._stamp()
+        manifest = Manifest(self._folder)
+        found = [sample for sample in read_samples(manifest, {}) if sample.dropped[:1] != (SELECT,)]
+        if not found:
             raise SurdBuildError(f"{manifest.folder}: there is no sample to review; run collect first")
-        if strange := next((id for id in self._places if not SAMPLE_ID.fullmatch(id)), None):
+        if strange := next((one.id for one in found if not SAMPLE_ID.fullmatch(one.id)), None):
             raise SurdBuildError(f"{manifest.path}: {strange!r} is no sample's id; collect again")
-        self._manifest, self._book = manifest, book
-        decided = book.decided()
-        self._states = [
-            self._state(sample, book.decision(sample.id) if sample.id in decided else None)
-            for sample in self._samples
-        ]
+        self._manifest, self._read, self._found = manifest, stamp, found
+        self._places = {sample.id: place for place, sample in enumerate(found)}
+        decided = self._book.decided()
+        self._states = [self._state(sample, sample.id in decided) for sample in found]
         self._counts = Counter()
         for state in self._states:
             self._count(state, 1)
         self._lists: OrderedDict[str, array] = OrderedDict()
-        self._guard = threading.RLock()
+
+    def _stamp(self) -> tuple[int, int, int]:
+        status = os.stat(self._folder / MANIFEST_NAME)
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     def sample(self, id: str) -> BuildSample:
-        """Raises KeyError."""
-        return self._samples[self._places[id]]
+        """A sample without people's words. Raises KeyError."""
+        with self._guard:
+            return self._found[self._places[id]]
 
     def counts(self) -> dict[str, int]:
         """How many samples each filter shows; under "in", how many are in the data set as things stand."""
         with self._guard:
             return {name: self._counts[name] for name in (*FILTERS, "in")}
 
-    def act(self, id: str, action: str, mark: str, simple: str = "", complex: str = "") -> None:
-        """A decision, on the disk when this returns. Raises KeyError, UnknownUndo, OSError."""
-        self.sample(id)
+    def act(
+        self,
+        id: str,
+        action: str,
+        mark: str,
+        simple: str = "",
+        complex: str = "",
+        was: Mapping[str, str] | None = None,
+    ) -> bool:
+        """A decision, on the disk when this returns.
+
+        Args:
+            was: :func:`..reviews.fingerprints` of the prompts that were looked at; of those there are if
+                ``None``.
+
+        Returns:
+            whether it is about the prompts that there are. If they have changed since they were shown, it is
+            written down as what it is, a word about others, which has lapsed.
+
+        Raises:
+            KeyError, UnknownUndo, SurdBuildError, OSError.
+        """
         with self._guard:
-            self._book.act(id, action, mark, simple, complex)
+            self._reload()
+            now = _fingerprints(self.sample(id))
+            self._book.act(id, action, mark, simple, complex, now if was is None else was)
             self._update(id)
+            return was is None or was == now
 
     def refresh(self) -> None:
-        """Take in what others have decided meanwhile. Raises SurdBuildError, OSError."""
+        """Take in what others have decided and steps have found meanwhile. Raises SurdBuildError, OSError."""
         with self._guard:
+            self._reload()
             for id in self._book.refresh() & self._places.keys():
                 self._update(id)
+
+    def _reload(self) -> None:
+        if self._stamp() != self._read:
+            self._load()
 
     def open_list(self, wish: Wish, at: str = "") -> dict:
         """Make a list; it stays as it is while decisions are made, so that no row moves under a hand.
@@ -188,49 +234,39 @@ class Gallery:
             if name not in self._lists:
                 raise UnknownList(name)
             self._lists.move_to_end(name)
-            return [self._row(place) for place in self._lists[name][start : start + count]]
+            return [_row(self._states[place]) for place in self._lists[name][start : start + count]]
 
     def detail(self, id: str) -> dict:
         """All the page shows of a sample. Raises KeyError."""
-        place = self._places[id]
-        sample, state = self._samples[place], self._states[place]
-        found = {"simple": sample.simple, "complex": sample.complex}
-        decision = state.decision
+        with self._guard:
+            place = self._places[id]
+            found, state = self._found[place], self._states[place]
+            mine = self._book.own_verdict(id, _fingerprints(found))
+        sample, decision = state.sample, state.decision
         return {
-            **self._row(place),
-            **{name: state.text(name, text) for name, text in found.items()},
-            "found": found,
+            **_row(state),
+            **{name: getattr(sample, name) for name in TEXTS},
+            "found": {name: getattr(found, name) for name in TEXTS},
+            "was": _fingerprints(found),
             "by": decision.by if decision else "",
             "at": decision.at if decision else "",
             "disagree": list(decision.disagree) if decision else [],
-            "mine": self._book.own_verdict(id),
+            "lapsed": [asdict(word) for word in decision.lapsed] if decision else [],
+            "mine": mine,
             "left_out": state.left_out,
             "in": state.is_in,
             "scores": {key: value for key, value in sample.scores.items() if isinstance(value, int | float)},
             "facts": {key: sample.facts[key] for key in FACTS if sample.facts.get(key) not in (None, "", {})},
         }
 
-    def _row(self, place: int) -> dict:
-        sample, state = self._samples[place], self._states[place]
-        return {
-            "id": sample.id,
-            "name": sample.name,
-            "text": (state.text("simple", sample.simple) or sample.complex)[:EXCERPT],
-            "verdict": state.verdict,
-            "ruled_out": bool(state.left_out),
-            "edited": state.edited,
-            "disputed": state.disputed,
-            "margin": _margin(sample),
-        }
-
     def _matching(self, wish: Wish) -> list[int]:
         keep, words = FILTERS[wish.filter], wish.search.casefold().split()
         places = [
             place
-            for place, (sample, state) in enumerate(zip(self._samples, self._states, strict=True))
-            if keep(state) and (not words or _has(sample, state, words))
+            for place, state in enumerate(self._states)
+            if keep(state) and (not words or _has(state.sample, words))
         ]
-        values = {place: ORDERS[wish.sort](self._samples[place]) for place in places}
+        values = {place: ORDERS[wish.sort](self._states[place].sample) for place in places}
         known = [place for place in places if values[place] is not None]
         # Places are in the order of names, which samples with the same value keep.
         if wish.sort != "name":
@@ -242,16 +278,15 @@ class Gallery:
     def _update(self, id: str) -> None:
         place = self._places[id]
         self._count(self._states[place], -1)
-        self._states[place] = self._state(self._samples[place], self._book.decision(id))
+        self._states[place] = self._state(self._found[place], True)
         self._count(self._states[place], 1)
 
-    def _state(self, sample: BuildSample, decision: Decision | None) -> State:
-        select = self._manifest.record(SELECT, sample.name)
-        caption = self._manifest.record(CAPTION, sample.id) or {}
+    def _state(self, found: BuildSample, decided: bool) -> State:
+        decision = self._book.decision(found.id, _fingerprints(found)) if decided else None
+        sample = as_decided(self._manifest, found, decision) if decision else found
         without_verdict = replace(decision, verdict="") if decision else None
-        step_and_reason = left_out(self._manifest, select, caption, without_verdict)
-        is_in = not left_out(self._manifest, select, caption, decision)
-        return State(decision, step_and_reason[1] if step_and_reason else "", is_in)
+        step_and_reason = left_out(self._manifest, replace(sample, decision=without_verdict))
+        return State(sample, step_and_reason[1] if step_and_reason else "")
 
     def _count(self, state: State, by: int) -> None:
         for name, shows in FILTERS.items():
@@ -259,7 +294,25 @@ class Gallery:
         self._counts["in"] += by * state.is_in
 
 
-def _has(sample: BuildSample, state: State, words: list[str]) -> bool:
-    texts = (sample.name, state.text("simple", sample.simple), state.text("complex", sample.complex))
-    text = "\n".join(texts).casefold()
+def _fingerprints(found: BuildSample) -> dict[str, str]:
+    return fingerprints(found.simple, found.complex)
+
+
+def _row(state: State) -> dict:
+    sample = state.sample
+    return {
+        "id": sample.id,
+        "name": sample.name,
+        "text": (sample.simple or sample.complex)[:EXCERPT],
+        "verdict": state.verdict,
+        "ruled_out": bool(state.left_out),
+        "edited": state.edited,
+        "disputed": state.disputed,
+        "changed": state.lapsed,
+        "margin": _margin(sample),
+    }
+
+
+def _has(sample: BuildSample, words: list[str]) -> bool:
+    text = "\n".join((sample.name, sample.simple, sample.complex)).casefold()
     return all(word in text for word in words)

@@ -44,11 +44,12 @@ function shortName(row) {
 
 function signs(row) {
   const sign = MARKS[row.verdict] ?? (row.ruled_out ? "⊘" : "");
-  return sign + (row.edited ? "✎" : "") + (row.disputed ? "≠" : "");
+  return sign + (row.changed ? "↻" : "") + (row.edited ? "✎" : "") + (row.disputed ? "≠" : "");
 }
 
 function spoken(row) {
   const said = { keep: "kept", drop: "dropped" }[row.verdict] ?? "undecided";
-  const more = [row.ruled_out && "left out by the rule", row.edited && "edited", row.disputed && "people disagree"];
+  const more = [row.ruled_out && "left out by the rule", row.changed && "the text has changed"];
+  more.push(row.edited && "edited", row.disputed && "people disagree");
   return [said, ...more.filter(Boolean)].join(", ");
 }

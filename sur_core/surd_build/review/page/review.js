@@ -67,7 +67,8 @@ async function whileBusy(work) {
   }
 }
 
-function openList(at = current.id) {
+async function openList(at = current.id) {
+  await panel.rest(); // nobody's words are taken half-written
   return whileBusy(() => reallyOpenList(at));
 }
 
@@ -151,17 +152,19 @@ function decide(verdict) {
   const sample = panel.sample;
   if (!busy && !rows.total) return say("There is no sample in this list.");
   if (busy || !sample || sample.id !== current.id) return say("This one is still on its way.");
-  record({ id: sample.id, action: verdict }, { verdict, by: state.reviewer, mine: verdict });
+  record(sample, { action: verdict }, { verdict, by: state.reviewer, mine: verdict, lapsed: [] });
   times = [...times.filter((time) => Date.now() - time < PAUSE_MS), Date.now()].slice(-PACE);
   if (current.index + 1 < rows.total) move(current.index + 1);
   else say("This is the end of the list.");
 }
 
-function record(decision, changes) {
-  const sample = details.get(decision.id);
-  history.push({ id: sample.id, before: sample });
-  sender.add(decision);
-  apply({ ...sample, ...changes, at: new Date().toISOString() });
+/** `looked`: the sample as it was looked at, which the server is told too. */
+function record(looked, decision, changes) {
+  const about = decision.action === "drop" ? {} : { was: looked.was };
+  const before = details.get(looked.id) ?? looked;
+  const mark = sender.add({ id: looked.id, ...decision, ...about });
+  history.push({ id: looked.id, before, mark });
+  apply({ ...before, ...changes, at: new Date().toISOString() });
 }
 
 function undo() {
@@ -190,7 +193,7 @@ function apply(sample) {
     if (row.id !== sample.id) continue;
     const text = (sample.simple || sample.complex).slice(0, 160);
     Object.assign(row, { verdict: sample.verdict, disputed: sample.disagree.length > 0, edited, text });
-    row.ruled_out = Boolean(sample.left_out);
+    Object.assign(row, { ruled_out: Boolean(sample.left_out), changed: sample.lapsed.length > 0 });
   }
   list.draw();
   if (sample.id === current.id) panel.show(sample, sender.isWaiting(sample.id));
@@ -318,13 +321,16 @@ function listen() {
     clearTimeout(typing);
     typing = setTimeout(() => openList().catch(report), SEARCH_REST_MS);
   });
-  panel.addEventListener("edit", ({ detail: { id, name, text } }) => {
-    record({ id, action: "edit", [name]: text }, { [name]: text });
+  panel.addEventListener("edit", ({ detail: { sample, name, text } }) => {
+    record(sample, { action: "edit", [name]: text }, { [name]: text });
     say(`The ${name} prompt is changed.`, 2_000);
   });
   rows.addEventListener("forgotten", () => openList().catch(report));
   server.addEventListener("gone", ({ detail: words }) => sayGone(words));
-  server.addEventListener("back", () => whileBusy(comeBack).catch(report));
+  server.addEventListener("back", () => comeBack().catch(report));
+  addEventListener("beforeunload", (event) => {
+    if (sender?.loose || panel.isEditing) event.preventDefault(); // else it is gone with the page
+  });
 }
 
 function listenToSender() {
@@ -334,10 +340,12 @@ function listenToSender() {
   });
   sender.addEventListener("taken", ({ detail: { decision, answer } }) => {
     state.counts = answer.counts;
+    if (!answer.current) showAnew(answer.sample);
     if (!sender.isWaiting(decision.id)) apply(answer.sample);
   });
   sender.addEventListener("refused", ({ detail: { decision, words } }) => {
     say(`A decision was refused: ${words}`, 30_000);
+    history = history.filter((entry) => entry.mark !== decision.mark);
     details.delete(decision.id);
     detail(decision.id).then(apply).catch(report);
   });
@@ -347,17 +355,28 @@ function listenToSender() {
 async function comeBack() {
   $("gone").hidden = true;
   say("The review server is back.", 3_000);
-  await sender?.send(); // before anything is asked anew, so that the answers know of it
+  await panel.rest();
+  await whileBusy(async () => {
+    await sender?.send(); // before anything is asked anew, so that the answers know of it
+    details.clear();
+    rows.forget();
+    await start();
+    panel.retryImage();
+  });
+}
+
+/** A step has changed prompts: what the page knows is old. */
+function showAnew(sample) {
+  say(`The prompts of ${sample.name} have changed since they were shown: look again. What you said is kept.`, 30_000);
   details.clear();
-  rows.forget();
-  await start();
-  panel.retryImage();
+  detail(current.id).then(apply).catch(report);
 }
 
 /** The first time, and again when the server was away. */
 async function start() {
   const before = state?.start;
   state = await server.get("/api/state");
+  server.key = state.key;
   $("folder").textContent = state.folder;
   $("who").textContent = state.reviewer;
   document.title = `Review ${state.folder}`;

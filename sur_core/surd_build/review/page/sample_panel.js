@@ -21,11 +21,13 @@ export function element(tag, className = "", text = "") {
   return made;
 }
 
-/** Events: "edit" (detail: {id, name, text}) when a text was changed. */
+/** Events: "edit" when a text was changed (detail: {sample, name, text}; the sample as editing began). */
 export class SamplePanel extends EventTarget {
   #sample = null;
   #shown = ""; // the image's sample
   #editing = "";
+  #edited = null; // the sample as it was when editing began
+  #rested = []; // who waits for the end of editing
 
   constructor() {
     super();
@@ -44,6 +46,11 @@ export class SamplePanel extends EventTarget {
 
   get isEditing() {
     return this.#editing !== "";
+  }
+
+  /** Resolves when no text is being edited. */
+  rest() {
+    return this.isEditing ? new Promise((resolve) => this.#rested.push(resolve)) : Promise.resolve();
   }
 
   /** Show a sample, or null while it is on its way; `waits` if a decision about it is on its way. */
@@ -76,6 +83,7 @@ export class SamplePanel extends EventTarget {
     if (!this.#sample || this.#editing === name) return;
     this.endEdit(true);
     this.#editing = name;
+    this.#edited = this.#sample;
     const area = $(name);
     area.readOnly = false;
     area.focus();
@@ -92,11 +100,12 @@ export class SamplePanel extends EventTarget {
     area.readOnly = true;
     area.blur();
     $("editing").hidden = true;
-    if (take && text && text !== this.#sample[name].trim()) {
-      this.dispatchEvent(new CustomEvent("edit", { detail: { id: this.#sample.id, name, text } }));
+    if (take && text && text !== this.#edited[name].trim()) {
+      this.dispatchEvent(new CustomEvent("edit", { detail: { sample: this.#edited, name, text } }));
     } else {
       this.#showText(name);
     }
+    for (const resolve of this.#rested.splice(0)) resolve();
   }
 
   #onKey(event) {
@@ -154,6 +163,7 @@ export class SamplePanel extends EventTarget {
     const note = waits ? "on its way to the disk …" : verdict ? `by ${by}, ${new Date(at).toLocaleString()}` : "";
     first.append(element("span", "note", note));
     const lines = [first];
+    for (const word of this.#sample.lapsed) lines.push(element("p", "changed", lapsedWords(word)));
     if (disagree.length) lines.push(element("p", "disputed", `≠ Otherwise decided: ${disagree.join(", ")}`));
     if (verdict && mine && mine !== verdict) lines.push(element("p", "note", `Yours: ${mine}`));
     const judged = left_out || "simple_score" in scores;
@@ -180,7 +190,7 @@ export class SamplePanel extends EventTarget {
     });
     if (lines.length) lines.unshift(element("h2", "", "CLIP: which prompt fits better"));
     const { found } = this.#sample;
-    if (lines.length && TEXTS.some((name) => this.#sample[name] !== found[name])) {
+    if (!lines.length && TEXTS.some((name) => this.#sample[name] !== found[name])) {
       lines.push(element("p", "note", "An edited prompt is scored when clean runs again."));
     }
     $("scores").replaceChildren(...lines);
@@ -202,4 +212,9 @@ export class SamplePanel extends EventTarget {
     const size = `${facts.width} × ${facts.height}`;
     return facts.bytes ? `${size}, ${Math.ceil(facts.bytes / 1024).toLocaleString()} KiB` : size;
   }
+}
+
+function lapsedWords({ by, at, what, value }) {
+  const said = what === "verdict" ? "kept it" : `edited the ${what} prompt: “${value}”`;
+  return `↻ The text has changed. Before, ${by} had ${said} (${new Date(at).toLocaleString()})`;
 }

@@ -14,6 +14,7 @@ export class Sender extends EventTarget {
   #server;
   #prefix;
   #queue = [];
+  #unstored = new Set(); // marks
   #sending = null;
   #retry = null;
   #last = 0;
@@ -31,19 +32,26 @@ export class Sender extends EventTarget {
     return this.#queue.length;
   }
 
+  /** Whether something waits that would be gone with the page. */
+  get loose() {
+    return this.#queue.some((decision) => this.#unstored.has(decision.mark));
+  }
+
   isWaiting(id) {
     return this.#queue.some((decision) => decision.id === id);
   }
 
+  /** Returns the mark that the decision gets. */
   add(decision) {
     const bytes = crypto.getRandomValues(new Uint8Array(12));
     const mark = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
     const sent = { ...decision, mark };
     this.#last = Math.max(Date.now(), this.#last + 1); // the order in which they were made
     this.#queue.push(sent);
-    this.#store(this.#key(mark), JSON.stringify({ order: this.#last, decision: sent }));
+    this.#store(mark, JSON.stringify({ order: this.#last, decision: sent }));
     this.dispatchEvent(new Event("change"));
     this.send();
+    return mark;
   }
 
   /** Send what waits, one after the other; resolves when all is sent, or cannot be for now. */
@@ -76,21 +84,18 @@ export class Sender extends EventTarget {
       event = new CustomEvent("refused", { detail: { decision, words: error.message } });
     }
     this.#queue.shift();
-    this.#store(this.#key(decision.mark), null);
+    this.#store(decision.mark, null);
     this.dispatchEvent(event);
     this.dispatchEvent(new Event("change"));
   }
 
-  #key(mark) {
-    return this.#prefix + mark;
-  }
-
-  #store(key, value) {
+  /** Keep, or with null forget, what waits. Storage may be switched off or full: then the page alone has it. */
+  #store(mark, value) {
     try {
-      if (value === null) localStorage.removeItem(key);
-      else localStorage.setItem(key, value);
+      if (value === null) localStorage.removeItem(this.#prefix + mark);
+      else localStorage.setItem(this.#prefix + mark, value);
     } catch {
-      // Storage switched off or full: the queue still lives as long as the page.
+      if (value !== null) this.#unstored.add(mark);
     }
   }
 
