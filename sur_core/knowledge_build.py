@@ -12,7 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -96,10 +96,8 @@ def run_plan(
     if restart:
         for path in plan.found_files():
             path.unlink()
-    older = [open_rows(path) for path in plan.found_files() if path != plan.partial]
+    older = _open_older(plan, plan.found_files())
     try:
-        for file in older:
-            check_settings(file, plan)
         if older and older[0].path == plan.path and _holds_all(older[0], plan.prompts):
             log.info("%s is already there and has every prompt", plan.path)
         else:
@@ -113,8 +111,67 @@ def run_plan(
     return open_knowledge(plan.path)
 
 
+def compute_share(
+    plan: KnowledgePlan,
+    rank: int,
+    count: int,
+    barrier: Callable[[], object],
+    batch_tokens: int = 4096,
+    max_batch: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """One of several processes' part of the work; when all have returned, one calls :func:`run_plan`, which
+    finds everything computed.
+
+    Args:
+        plan: of all prompts; ``device`` is this process's own.
+        rank, count: which process of how many.
+        barrier: waits for all of them.
+    """
+    files = plan.found_files()
+    missing = _without_vector(plan) if plan.path in files else plan.prompts
+    share = replace(plan, prompts=missing[rank::count])
+    barrier()  # nobody writes before all have looked
+    if share.prompts:
+        older = _open_older(share, [path for path in files if path != plan.path])
+        try:
+            _fill_partial(share, older, _Limits(batch_tokens, max_batch), progress or (lambda *_: None))
+        finally:
+            for file in older:
+                file.close()
+    barrier()
+
+
+def _without_vector(plan: KnowledgePlan) -> list[str]:
+    """Prompts that the finished file does not have. Raises KnowledgeError: made with other settings."""
+    with open_rows(plan.path) as file:
+        check_settings(file, plan)
+        rows = KeyIndex(file.read_keys()[: file.count]).find([row_key(prompt) for prompt in plan.prompts])
+    return [prompt for prompt, row in zip(plan.prompts, rows, strict=True) if row < 0]
+
+
+def _open_older(plan: KnowledgePlan, files: list[Path]) -> list[RowFile]:
+    """All but the plan's own unfinished one. Raises KnowledgeError: made with other settings."""
+    older = [open_rows(path) for path in files if path != plan.partial]
+    try:
+        for file in older:
+            check_settings(file, plan)
+    except BaseException:
+        for file in older:
+            file.close()
+        raise
+    return older
+
+
 def _finish_partial(plan: KnowledgePlan, older: list[RowFile], limits: _Limits, progress: Callable) -> None:
     """Fill the unfinished file and give it its name."""
+    _fill_partial(plan, older, limits, progress)
+    for old in older:  # Windows replaces no open file
+        old.close()
+    os.replace(plan.partial, plan.path)
+
+
+def _fill_partial(plan: KnowledgePlan, older: list[RowFile], limits: _Limits, progress: Callable) -> None:
     tokenizer = PromptTokenizer(plan.info, plan.special_tokens, plan.max_tokens)
     if plan.partial.exists():
         file = open_rows(plan.partial, writable=True)
@@ -140,9 +197,6 @@ def _finish_partial(plan: KnowledgePlan, older: list[RowFile], limits: _Limits, 
             log.warning(
                 "%d of %d prompts are longer than %d tokens and were cut", cut, file.count, plan.max_tokens
             )
-    for old in older:  # Windows replaces no open file
-        old.close()
-    os.replace(plan.partial, plan.path)
 
 
 def _in_order(prompts: list[str], sources: list[KeyIndex], tokenizer: PromptTokenizer) -> list[str]:

@@ -8,6 +8,7 @@ What the second half says is printed when the first has ended. The exit code is 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,8 @@ def start(arguments: list[str], output=None) -> subprocess.Popen:
 
 
 def main(options: list[str]) -> int:
+    # Started in the background, a shell has it ignored, also by the programs that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryFile() as said:
         driving = start([*DRIVING, *options], said)
         others = start(["tests", *(f"--ignore={folder}" for folder in DRIVING), *options])

@@ -105,7 +105,7 @@ class Work:
             scores |= {"simple_cosine": 0.25 + score / 50, "complex_cosine": 0.26}
             of = hash_of(given or simple, complex)
             self._records.append({"step": "clean", "key": sample, "of": of, **scores})
-            self._records.append({"step": "rule", "key": sample, "dropped": rule})
+            self._records.append({"step": "rule", "key": sample, "of": of, "dropped": rule})
         return sample
 
     def record(self, **values) -> None:

@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from sur_core.surd_build.samples import read_samples
 from tests.surd_golden import infotext, save_png
 from tests.surd_models import make_blip, make_clip
 from tests.surd_works import gradient
-from tests.tiny_models import make_tiny
+from tests.tiny_models import make_tiny, make_tiny_llm
 from train.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +67,8 @@ def _repaint(path: Path, image) -> None:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
-    return {"blip": make_blip(folder / "blip"), "clip": make_clip(folder / "clip")}
+    llm = make_tiny_llm(folder / "llm")
+    return {"blip": make_blip(folder / "blip"), "clip": make_clip(folder / "clip"), "llm": llm}
 
 
 def steps(work: Path, pictures: Path, models: dict[str, Path], out: Path) -> dict[str, list]:
@@ -77,7 +79,7 @@ def steps(work: Path, pictures: Path, models: dict[str, Path], out: Path) -> dic
         "caption": ["caption", work, "--model", models["blip"], "--device", "cpu", "--batch-size", 8],
         "clean": ["clean", work, "--model", models["clip"], "--device", "cpu", "--batch-size", 8],
         "stats": ["stats", work],
-        "export": ["export", work, out, "--resolution", 64, "--workers", 2],
+        "export": ["export", work, out, "--resolution", 64, "--workers", 2, "--llm", models["llm"]],
     }
 
 
@@ -130,7 +132,8 @@ def test_check_passes_and_fit_learns_from_it(whole, tmp_path, capsys):
     assert main(["check", str(whole / "out"), "--resolution", "64"]) == 0
     base = make_tiny(tmp_path / "base", "sd1")
     run = ["--resolution", "64", "--align-steps", "2", "--full-steps", "2", "--train-batch-size", "2"]
-    where = ["--data", str(whole / "out"), "--output-dir", str(tmp_path / "run"), "--lambda-llm", "0"]
+    vectors = whole / "out" / "vectors" / "llm-layer-1.safetensors"
+    where = ["--data", str(whole / "out"), "--output-dir", str(tmp_path / "run"), "--vectors", str(vectors)]
     plain = ["--mixed-precision", "no", "--device", "cpu"]
     model = ["--pretrained-model-name-or-path", str(base)]
     assert main(["fit", *model, *where, *run, *plain]) == 0
@@ -154,13 +157,15 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_killed_in_every_step_it_ends_the_same(whole, pictures, models, tmp_path):
     """SIGKILL at random moments and while files are being written; then the step is let end."""
+    killed = Counter()
     for seed, arguments in enumerate(steps(tmp_path / "work", pictures, models, tmp_path / "out").values()):
         harness = ("tests.kill_harness", KILLS, seed, tmp_path, "--")
         done = python(*harness, "surd", *arguments, KILL_SECONDS="0.5", KILL_WRITES="4")
         assert done.returncode == 0, done.stderr
         told = json.loads(done.stdout.splitlines()[-1])
         assert told["code"] == 0, (tmp_path / "killed.log").read_text()[-3000:]
-        assert told["random"] + told["writing"] >= 1
+        killed.update(told)
+    assert killed["random"] >= 3 and killed["writing"] >= 5
     (tmp_path / "killed.log").unlink()
     ended, expected = files(tmp_path), files(whole)
     assert ended.keys() == expected.keys()

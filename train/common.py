@@ -6,8 +6,10 @@ import argparse
 import importlib
 import sys
 from dataclasses import fields
+from datetime import timedelta
 from typing import get_args, get_origin, get_type_hints
 
+from sur_core.surd_build.steps import Processes
 from sur_core.training_config import TrainingConfig, read_toml
 
 
@@ -96,6 +98,24 @@ class Bars:
         if done >= total:
             bar.close()
             del self._bars[what]
+
+
+def all_processes(device: str = "auto") -> tuple[Processes, object]:
+    """This process among those accelerate or torchrun has started, and the torch device to compute on.
+
+    Raises:
+        ValueError: accelerate is missing.
+    """
+    try:
+        from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
+    except ImportError:
+        raise ValueError("accelerate is not installed; pip install -r requirements-train.txt") from None
+    # Processes wait for each other at the end, and cards may differ by hours; the usual limit is minutes.
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=30))
+    accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[patience])
+    processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
+    return processes, accelerator.device if device in ("auto", "cpu") else device
 
 
 def make_accelerator(config: TrainingConfig):

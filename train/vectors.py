@@ -1,7 +1,8 @@
 """Compute what an LLM makes of every simple prompt of a data set: the vectors that training distils from.
 
 The prompts go through the model in batches, no deeper than the layer asked for. Stop it at any time; the same
-command goes on. With --import-authors the vectors of the authors' .pt are taken instead of computed.
+command goes on. Started with 'accelerate launch', every process takes its share. With --import-authors the
+vectors of the authors' .pt are taken instead of computed.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from pathlib import Path
 
 from sur_core.knowledge import KnowledgeError, KnowledgeVectors, import_authors_vectors
 from sur_core.surd import open_surd
+from sur_core.surd_build.steps import ALONE, Processes
 
-from .common import quiet_libraries
+from .common import all_processes, quiet_libraries
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,16 +64,17 @@ def run(options: argparse.Namespace) -> int | None:
 
 def _build(options: argparse.Namespace, prompts: list[str]) -> int | None:
     quiet_libraries("transformers")
-    from sur_core.knowledge_build import run_plan
+    from sur_core.knowledge_build import compute_share, run_plan
     from sur_core.knowledge_plan import plan_knowledge
 
+    processes, device = _processes(options.device)
     plan = plan_knowledge(
         prompts,
         options.target,
         options.llm,
         -1 if options.layer is None else options.layer,
         dtype=options.dtype,
-        device=options.device,
+        device=device,
         quantize=options.quantize,
         special_tokens=options.special_tokens,
         store_dtype=options.store,
@@ -79,21 +82,48 @@ def _build(options: argparse.Namespace, prompts: list[str]) -> int | None:
         revision=options.revision,
         local_files_only=options.local_files_only,
     )
+    limits = (options.batch_tokens, options.max_batch)
+    if processes.is_main:
+        _tell(plan, prompts)
+    try:
+        with _terminated_as_interrupted(), _Bar(processes.is_main) as bar:
+            if processes.count > 1:
+                _throw_away(plan, options.restart, processes)
+                compute_share(plan, processes.rank, processes.count, processes.barrier, *limits, bar)
+                if not processes.is_main:
+                    return None
+            restart = options.restart and processes.count == 1
+            vectors = run_plan(plan, *limits, restart, bar if processes.count == 1 else None)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was")
+        return 130
+    print(f"computed {bar.computed}" + (" by this process" if processes.count > 1 else ""))
+    _summarise(vectors, prompts)
+    return None
+
+
+def _processes(device: str) -> tuple[Processes, str]:
+    """Which of several processes this is, and its device."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return ALONE, device
+    processes, own = all_processes(device)
+    return processes, str(own)
+
+
+def _throw_away(plan, restart: bool, processes: Processes) -> None:
+    if restart and processes.is_main:
+        for path in plan.found_files():
+            path.unlink()
+    processes.barrier()
+
+
+def _tell(plan, prompts: list[str]) -> None:
     print(f"{len(prompts)} prompts, {len(plan.prompts)} of them different")
     print(
         f"{plan.info.name}: layer {plan.layer} of {plan.info.layers}, {plan.info.width} wide, "
         f"{plan.quantize or plan.dtype} on {plan.device}"
     )
     print(f"{plan.path}: {plan.vector_bytes / 1e6:.1f} MB of vectors in {plan.store_dtype}", flush=True)
-    try:
-        with _terminated_as_interrupted(), _Bar() as bar:
-            vectors = run_plan(plan, options.batch_tokens, options.max_batch, options.restart, bar)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where it was")
-        return 130
-    print(f"computed {bar.computed}")
-    _summarise(vectors, prompts)
-    return None
 
 
 def _import(options: argparse.Namespace, prompts: list[str]) -> None:
@@ -127,9 +157,8 @@ class _Bar:
         computed: vectors made by this run.
     """
 
-    def __init__(self) -> None:
-        self.computed = 0
-        self._bar = None
+    def __init__(self, shown: bool = True) -> None:
+        self.computed, self._shown, self._bar = 0, shown, None
 
     def __enter__(self) -> _Bar:
         return self
@@ -143,10 +172,13 @@ class _Bar:
             from tqdm import tqdm
 
             # Copied ones count as there: they would spoil the rate.
-            self._bar = tqdm(initial=done, total=total, unit=" prompts", desc="vectors")
+            self._bar = tqdm(
+                initial=done, total=total, unit=" prompts", desc="vectors", disable=not self._shown
+            )
         else:
-            self.computed += done - self._bar.n
-            self._bar.update(done - self._bar.n)
+            self.computed += done - self._done
+            self._bar.update(done - self._done)
+        self._done = done
 
 
 @contextmanager

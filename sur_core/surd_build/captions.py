@@ -67,6 +67,7 @@ def caption_samples(
         )
     if outcome.finished and processes.is_main:
         _note(manifest, source, everything)
+    processes.barrier()  # the next step's processes must all read what was noted
     return outcome
 
 

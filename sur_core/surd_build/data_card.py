@@ -31,7 +31,7 @@ COLUMN_WORDS = {
     "file_name": "the image",
     "text": "the simple prompt",
     "prompt": "the complex prompt",
-    "id": "20 hex digits of the SHA-256 of the image file it was made from (and the caption's number)",
+    "id": "20 hex digits of the SHA-256 of the image file it was made from (and 8 of the caption's hash)",
     "simple_score": "CLIP's two-way softmax for the simple prompt",
     "complex_score": "and for the complex one; they add up to 1",
     "source": "the source it was collected from",
@@ -57,7 +57,7 @@ def data_card(
         f"## How it was made\n\n{_making(manifest)}",
         f"## What was left out\n\n{_left_out(manifest, rows, others)}",
         f"## Where it comes from\n\n{_origins(rows)}",
-        f"## What is not filtered\n\n{_LIMITS}",
+        f"## What is not filtered\n\n{_LIMITS}{_unjudged(rows)}",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -69,6 +69,11 @@ _LIMITS = """\
 - Prompts may hold names of living artists and other people, and are otherwise unfiltered.
 - Simple prompts written by a model have its errors; a CLIP score says which of two prompts fits better, not
   that either is right."""
+
+
+def _unjudged(rows: Sequence[ExportRow]) -> str:
+    count = sum(row.extras.get("simple_score") is None for row in rows)
+    return f"\n- {count:,} of {len(rows):,} samples have prompts that CLIP has not judged." * bool(count)
 
 
 def _front_matter(name: str, settings: ExportSettings, rows: Sequence[ExportRow]) -> str:
@@ -169,7 +174,9 @@ def _origins(rows: Sequence[ExportRow]) -> str:
 
 
 def _counts(rows: Sequence[ExportRow], name: str) -> Counter[str]:
-    return Counter(row.extras[name] or NOT_GIVEN for row in rows)
+    """How many rows say what; a flag as JSON writes it."""
+    said = {None: NOT_GIVEN, True: "true", False: "false"}
+    return Counter(said.get(row.extras[name], row.extras[name]) for row in rows)
 
 
 def _told(values: Mapping) -> str:

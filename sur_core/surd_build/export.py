@@ -100,6 +100,11 @@ def export(
     """
     rows, others = export_rows(manifest)
     result = Exported(len(rows), others)
+    if unjudged := sum(row.extras.get("simple_score") is None for row in rows):
+        result.notes.append(
+            f"{unjudged:,} of {len(rows):,} samples have prompts that CLIP has not judged: changed since "
+            "'python -m train surd clean', or never cleaned"
+        )
     check_target(manifest, folder)
     with alone_in(folder / HIDDEN), ExportFolder(folder) as target:
         work = _Export(target, settings, rows, max(1, workers), progress or (lambda *_: None), stopped)

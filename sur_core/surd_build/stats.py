@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..families import CHUNK_TOKENS
-from .manifest import Manifest, hash_of
+from .manifest import Manifest
 from .nouns import count_nouns
-from .samples import COLLECT, RULE, SELECT, BuildSample, read_samples
+from .samples import COLLECT, RULE, SELECT, BuildSample, current_record, read_samples
 from .steps import Progress
 from .words import count_words, length_in_words
 
@@ -132,9 +132,8 @@ def measure(manifest: Manifest, progress: Progress | None = None) -> Statistics:
         _count(found, sample)
         if not sample.dropped:
             kept.append(sample)
-            rule = manifest.record(RULE, sample.id) or {}
-            found.overruled += bool(rule.get("dropped"))
-        if "simple_score" in current_scores(sample):
+            found.overruled += not _passes(manifest, sample)
+        if "simple_score" in sample.scores:
             scored.append(sample)
     files = {key for key, record in manifest.records(COLLECT).items() if not record.get("gone")}
     found.files, found.unread = len(files), len(files - judged)
@@ -149,10 +148,9 @@ def measure(manifest: Manifest, progress: Progress | None = None) -> Statistics:
     return found
 
 
-def current_scores(sample: BuildSample) -> dict:
-    """The sample's scores, {} if there are none or if its prompts have changed since."""
-    fresh = str(sample.scores.get("of", "")).startswith(hash_of(sample.simple, sample.complex))
-    return sample.scores if fresh else {}
+def _passes(manifest: Manifest, sample: BuildSample) -> bool:
+    """Whether the rule has nothing against the sample with its prompts as they are now."""
+    return not current_record(manifest, RULE, sample.id, sample.simple, sample.complex).get("dropped")
 
 
 def kind_of(reason: str) -> str:
@@ -172,7 +170,7 @@ def _count(found: Statistics, sample: BuildSample) -> None:
     found.kept += 1
     if sample.simple and sample.complex:
         found.ready += 1
-        found.unscored += not current_scores(sample)
+        found.unscored += "simple_score" not in sample.scores
 
 
 def _origins(kept: Iterable[BuildSample]) -> dict[str, Counter[str]]:
@@ -211,8 +209,7 @@ def _scores(manifest: Manifest, scored: Sequence[BuildSample]) -> Scores | None:
 
     simple, complex_ = column("simple_cosine"), column("complex_cosine")
     known = ~(np.isnan(simple) | np.isnan(complex_))
-    rules = manifest.records(RULE)
-    passed = [not rules.get(sample.id, {}).get("dropped") for sample in scored]
+    passed = [_passes(manifest, sample) for sample in scored]
     return Scores(
         column("simple_score"), (simple[known], complex_[known]), np.array(passed), _border(manifest)
     )

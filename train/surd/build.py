@@ -10,8 +10,10 @@ import argparse
 import copy
 import shlex
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+from sur_core.stop_signals import StopSignals
 from sur_core.surd_build.captions import given_prompt, selected_samples
 from sur_core.surd_build.clip_scores import check_clip
 from sur_core.surd_build.manifest import Manifest
@@ -19,8 +21,9 @@ from sur_core.surd_build.model_source import find_model
 from sur_core.surd_build.rules import check_rule
 from sur_core.surd_build.steps import Processes
 
+from ..common import all_processes
 from . import caption, clean, collect, stats
-from .common import add_work_folder, all_processes
+from .common import STOPPED, add_work_folder
 
 STEPS = {"collect": collect, "caption": caption, "clean": clean, "stats": stats}
 
@@ -50,7 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int | None:
     _check_early(_options_of("clean", options))
     processes, _ = all_processes(options.device)
+    with StopSignals() as signals:  # in every process, also in those that wait for the main one
+        return _do_all(options, processes, lambda: signals.received)
+
+
+def _do_all(options: argparse.Namespace, processes: Processes, stopped: Callable) -> int | None:
     for step in STEPS:
+        if processes.count == 1 and stopped():  # several must go the same way: the steps' own ends decide
+            return STOPPED
         own = _options_of(step, options)
         if step == "caption" and not own.all and _has_all_prompts(options.work):
             _say(processes, "caption: every picture came with a plain prompt; --all captions them anyway")

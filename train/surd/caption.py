@@ -17,8 +17,8 @@ from sur_core.surd_build.manifest import Manifest
 from sur_core.surd_build.model_source import find_model
 from sur_core.surd_build.samples import CAPTION
 
-from ..common import Bars, quiet_libraries
-from .common import STOPPED, add_work_folder, all_processes, open_work, tell
+from ..common import Bars, all_processes, quiet_libraries
+from .common import STOPPED, add_work_folder, open_work, tell
 from .models import add_model_arguments
 
 

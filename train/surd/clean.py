@@ -17,8 +17,8 @@ from sur_core.surd_build.manifest import Manifest
 from sur_core.surd_build.model_source import find_model
 from sur_core.surd_build.rules import RULES, check_rule
 
-from ..common import Bars, quiet_libraries
-from .common import STOPPED, add_work_folder, all_processes, open_work, tell
+from ..common import Bars, all_processes, quiet_libraries
+from .common import STOPPED, add_work_folder, open_work, tell
 from .models import add_model_arguments
 
 
@@ -59,11 +59,12 @@ def run(options: argparse.Namespace) -> int | None:
             progress=bars,
             stopped=stopped,
         )
-        if not processes.is_main:
-            return None if outcome.finished else STOPPED
-        if outcome.finished:
+        if outcome.finished and processes.is_main:
             changed = apply_rule(manifest, options.rule, options.threshold)
             _summarise(manifest, options, changed)
+        processes.barrier()  # the next step's processes must all read the verdicts
+        if not processes.is_main:
+            return None if outcome.finished else STOPPED
         return tell(outcome, f"clean with {source.name}")
 
 

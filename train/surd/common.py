@@ -29,15 +29,6 @@ def open_work(options: argparse.Namespace, processes: Processes = Processes()) -
             yield Manifest(options.work), lambda: signals.received
 
 
-def all_processes(device: str = "auto") -> tuple[Processes, object]:
-    """This process among those accelerate or torchrun has started, and the torch device to compute on."""
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(cpu=device == "cpu")
-    processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
-    return processes, accelerator.device if device in ("auto", "cpu") else device
-
-
 def tell(outcome: Outcome, what: str, say: Callable = print) -> int | None:
     """The last line of a step; its exit code."""
     if not outcome.finished:
