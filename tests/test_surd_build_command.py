@@ -109,3 +109,17 @@ def test_every_step_gets_what_its_own_command_line_would_give_it(step):
     meant = {name: value for name, value in vars(own).items() if name not in ("command", "surd_step")}
     assert meant.items() <= vars(given).items()
     assert STEPS[step] is build.STEPS[step]
+
+
+@pytest.mark.parametrize("wrong", ["source", "--caption-model", "--clean-model"])
+def test_a_mistyped_name_is_told_before_anything_is_done(models, pictures, tmp_path, capsys, wrong):
+    given = flags(models)
+    folder, missing = pictures, str(tmp_path / "no_such")
+    if wrong == "source":
+        folder = missing
+    else:
+        given[given.index(wrong) + 1] = missing
+    assert main(["surd", "build", str(tmp_path / "work"), str(folder), *given]) == 1
+    said = capsys.readouterr().err
+    assert missing in said and (wrong == "source" or wrong in said)
+    assert not (tmp_path / "work").exists()

@@ -150,7 +150,7 @@ def test_samples_whose_plain_prompt_fits_worse_are_left_out(clip, work, capsys):
     for sample in read_samples(Manifest(work)):
         worse = sample.scores["simple_cosine"] < sample.scores["complex_cosine"]
         assert (sample.name in lost) == worse
-        assert not worse or lost[sample.name].startswith("lower CLIP score: plain 0.")
+        assert not worse or lost[sample.name].startswith("lower CLIP score: simple 0.")
     assert 0 < len(lost) < len(PAIRS), "some must stay and some go, or this test shows nothing"
     assert "mine/2.png" not in lost, "equal prompts"
     said = capsys.readouterr().out

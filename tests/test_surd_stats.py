@@ -71,7 +71,7 @@ def test_every_sample_is_counted_once_where_it_was_left_out_or_among_the_kept(wo
     assert found.dropped == {
         "select": {"too small": 2, "no prompt": 1},
         "clean": {"lower CLIP score": 1},
-        "review": {"review": 1},
+        "review": {"dropped by a person": 1},
     }
     assert found.samples == found.kept + sum(sum(counts.values()) for counts in found.dropped.values())
 
@@ -230,7 +230,7 @@ def test_without_matplotlib_the_numbers_are_there_and_the_reader_is_told(work, m
 def test_the_command_writes_the_report_and_says_what_was_left_out(work, capsys):
     assert main(["surd", "stats", str(work.folder)]) == 0
     said = capsys.readouterr().out
-    assert "10 images, 10 samples: 4 ready for training" in said
+    assert "10 images; 4 samples are ready for training" in said
     assert "left out by select: 3 (too small 2, no prompt 1)" in said
     assert str(work.folder / "report.html") in said
 

@@ -14,7 +14,10 @@ from .model_source import ModelSource
 from .samples import CAPTION, PREFER, REVIEW, SELECT, BuildSample, read_samples
 from .steps import ALONE, Outcome, Processes, Progress, Task, run_step
 
-_NOTHING = "no pictures have been collected yet; run 'python -m train surd collect' with this folder first"
+_NOTHING = (
+    "no pictures have been collected into this work folder; give it and a folder that has some to "
+    "'python -m train surd collect'"
+)
 
 MODEL = "model"
 """Step of the records {model's identity: its name for people}."""

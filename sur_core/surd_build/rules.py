@@ -38,7 +38,7 @@ def verdict(scores: Mapping, rule: str, threshold: float | None = None) -> str:
         return scores["problem"]
     simple, other = scores["simple_score"], scores["complex_score"]
     if rule == "paper" and scores["simple_cosine"] < scores["complex_cosine"]:
-        return f"lower CLIP score: plain {simple:.3f}, elaborate {other:.3f}"
+        return f"lower CLIP score: simple {simple:.3f}, complex {other:.3f}"
     if rule == "threshold" and simple < threshold:
         return f"low CLIP score: {simple:.3f} is below {threshold:g}"
     return ""

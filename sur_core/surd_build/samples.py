@@ -123,7 +123,7 @@ def left_out(manifest: Manifest, sample: BuildSample) -> tuple[str, str] | tuple
     if select.get("dropped"):
         return SELECT, select["dropped"]
     if decision is not None and decision.verdict == "drop":
-        return REVIEW, f"review: dropped by {decision.by}"
+        return REVIEW, f"dropped by a person: {decision.by}"
     if caption.get("dropped") and not (select.get("simple") or (decision and decision.simple)):
         return CAPTION, caption["dropped"]
     rule = current_record(manifest, RULE, sample.id, sample.simple, sample.complex)

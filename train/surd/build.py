@@ -14,12 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sur_core.stop_signals import StopSignals
+from sur_core.surd_build.captioner import check_captioner
 from sur_core.surd_build.captions import given_prompt, selected_samples
 from sur_core.surd_build.clip_scores import check_clip
-from sur_core.surd_build.manifest import Manifest
+from sur_core.surd_build.manifest import Manifest, SurdBuildError
 from sur_core.surd_build.model_source import find_model
 from sur_core.surd_build.rules import check_rule
 from sur_core.surd_build.steps import Processes
+from sur_core.surd_sources import TABLE_NAMES
 
 from ..common import all_processes
 from . import caption, clean, collect, stats
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int | None:
-    _check_early(_options_of("clean", options))
+    _check_early(options)
     processes, _ = all_processes(options.device)
     with StopSignals() as signals:  # in every process, also in those that wait for the main one
         return _do_all(options, processes, lambda: signals.received)
@@ -114,10 +116,24 @@ def _options_of(step: str, options: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(work=options.work, **{name: given[name] for name in SHARED}, **own)
 
 
-def _check_early(own: argparse.Namespace) -> None:
-    """What would otherwise be found wrong after all pictures have been captioned."""
+def _check_early(options: argparse.Namespace) -> None:
+    """What would otherwise be found wrong after all pictures have been read, or captioned."""
+    sources = [Path(source) for source in _options_of("collect", options).sources]
+    for source in sources:
+        if not source.exists():
+            raise SurdBuildError(f"{source}: no such file or folder. Check the name")
+    own = _options_of("clean", options)
     check_rule(own.rule, own.threshold)
-    find_model(own.model, check_clip, own.revision, own.local_files_only)
+    _check_model("clean", own, check_clip)
+    if any(source.is_dir() and not (source / TABLE_NAMES[0]).is_file() for source in sources):
+        _check_model("caption", _options_of("caption", options), check_captioner)
+
+
+def _check_model(step: str, own: argparse.Namespace, check: Callable) -> None:
+    try:
+        find_model(own.model, check, own.revision, own.local_files_only)
+    except (OSError, ValueError) as error:
+        raise SurdBuildError(f"{error} (--{step}-model says which model or folder)") from error
 
 
 def _has_all_prompts(work: Path) -> bool:

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int | None:
 
 
 def _summary(found: Statistics) -> list[str]:
-    lines = [f"{found.files:,} images, {found.samples:,} samples: {found.ready:,} ready for training"]
+    lines = [f"{found.files:,} images; {found.ready:,} samples are ready for training"]
     for step, counts in found.dropped.items():
         told = ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common())
         lines.append(f"  left out by {step}: {sum(counts.values()):,} ({told})")
