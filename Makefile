@@ -21,6 +21,7 @@ bench: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/adapter_cost.py
 	$(VENV)/bin/python benchmarks/train_step.py
 	$(VENV)/bin/python benchmarks/knowledge.py
+	$(VENV)/bin/python benchmarks/surd_builder.py
 
 small-world: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/small_world.py

@@ -20,8 +20,9 @@ from PIL import Image
 
 from sur_core.surd_build.manifest import SurdBuildError
 from sur_core.surd_build.review.access import session_secret
-from sur_core.surd_build.review.server import ASSETS, MAX_BODY, PAGE, ReviewServer, as_typed
+from sur_core.surd_build.review.server import ASSETS, MAX_BODY, PAGE, ReviewServer
 from sur_core.surd_build.reviews import VERDICTS, read_log
+from sur_core.surd_build.shell import as_typed
 from tests.review_runs import (
     PROJECT,
     Client,
@@ -522,7 +523,7 @@ def test_the_server_proves_that_it_is_the_one_the_page_knows(run):
 
 @pytest.mark.parametrize(("system", "wanted"), [("nt", '"C:\\my work"'), ("posix", "'C:\\my work'")])
 def test_the_command_to_type_is_quoted_as_the_system_reads_it(monkeypatch, system, wanted):
-    monkeypatch.setattr("sur_core.surd_build.review.server.on_windows", lambda: system == "nt")
+    monkeypatch.setattr("sur_core.surd_build.shell.on_windows", lambda: system == "nt")
     assert as_typed(["python", "C:\\my work"]) == f"python {wanted}"
 
 

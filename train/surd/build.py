@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import shlex
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from sur_core.surd_build.clip_scores import check_clip
 from sur_core.surd_build.manifest import Manifest, SurdBuildError
 from sur_core.surd_build.model_source import find_model
 from sur_core.surd_build.rules import check_rule
+from sur_core.surd_build.shell import as_typed
 from sur_core.surd_build.steps import Processes
 from sur_core.surd_sources import TABLE_NAMES
 
@@ -69,7 +69,7 @@ def _do_all(options: argparse.Namespace, processes: Processes, stopped: Callable
             continue
         if code := _do(step, own, processes):
             return code
-    work = shlex.quote(str(options.work))
+    work = as_typed([str(options.work)])
     _say(processes, f"now look at what was made:    python -m train surd review {work}")
     _say(processes, f"then write the data set with: python -m train surd export {work} OUT")
     return None

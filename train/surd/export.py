@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shlex
 from pathlib import Path
 
 from sur_core.images import CROPS
@@ -17,6 +16,7 @@ from sur_core.stop_signals import StopSignals
 from sur_core.surd_build.captions import check_collected
 from sur_core.surd_build.export import FORMATS, LAYOUTS, Exported, ExportSettings, export
 from sur_core.surd_build.manifest import Manifest
+from sur_core.surd_build.shell import as_typed
 
 from .. import vectors
 from ..common import Bars
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int | None:
     if options.llm:
         return _vectors(command)
     print("vectors of a language model, which training distils from:")
-    print("  python -m train vectors " + shlex.join(command))
+    print("  python -m train vectors " + as_typed(command))
     return None
 
 

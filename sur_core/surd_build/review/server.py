@@ -6,9 +6,7 @@ import json
 import logging
 import os
 import secrets
-import shlex
 import socketserver
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from ...images import ImageError
 from ..manifest import MANIFEST_NAME, SurdBuildError, hash_of
 from ..reviews import ACTIONS, REVIEW_FOLDER, TEXTS, is_fingerprint, is_mark
+from ..shell import as_typed
 from .access import Gate, Refusal, session_secret
 from .book import Book, UnknownUndo
 from .thumbnails import ImageRefused, Thumbnails, as_shown, read_image
@@ -348,15 +347,6 @@ def _decision(body: bytes) -> dict:
             "keep and edit tell what was shown: the sample's 'was'",
         )
     return {**values, **texts, "was": was}
-
-
-def as_typed(command: list[str]) -> str:
-    """A command as it is typed here; cmd.exe knows no single quotes."""
-    return subprocess.list2cmdline(command) if on_windows() else shlex.join(command)
-
-
-def on_windows() -> bool:
-    return os.name == "nt"
 
 
 def _is_prompt(text: str) -> bool:
