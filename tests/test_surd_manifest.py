@@ -7,9 +7,10 @@ import random
 
 import pytest
 
+from sur_core.processes import Processes
 from sur_core.surd_build.journal import Journal, journal_paths, read_journal
 from sur_core.surd_build.manifest import Manifest, SurdBuildError
-from sur_core.surd_build.steps import Processes, Task, alone_in, run_step
+from sur_core.surd_build.steps import Task, alone_in, run_step
 from tests.helpers import killed_at_a_rename
 
 SETTINGS = {"model": "one"}

@@ -9,7 +9,7 @@ from dataclasses import fields
 from datetime import timedelta
 from typing import get_args, get_origin, get_type_hints
 
-from sur_core.surd_build.steps import Processes
+from sur_core.processes import Processes
 from sur_core.training_config import TrainingConfig, read_toml
 
 

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sur_core.knowledge import KnowledgeError, KnowledgeVectors, import_authors_vectors
+from sur_core.processes import ALONE, Processes
 from sur_core.surd import open_surd
-from sur_core.surd_build.steps import ALONE, Processes
 
 from .common import all_processes, quiet_libraries
 

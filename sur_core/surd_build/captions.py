@@ -7,12 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..processes import ALONE, Processes
 from .captioner import CHAT_PROMPT, Captioner, Decoding
 from .image_feed import ModelWork, image_stamp
 from .manifest import MANIFEST_NAME, Manifest, SurdBuildError
 from .model_source import ModelSource
 from .samples import CAPTION, PREFER, REVIEW, SELECT, BuildSample, read_samples
-from .steps import ALONE, Outcome, Processes, Progress, Task, run_step
+from .steps import Outcome, Progress, Task, run_step
 
 _NOTHING = (
     "no pictures have been collected into this work folder; give it and a folder that has some to "

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..processes import ALONE, Processes
 from .captions import MODEL, selected_samples
 from .clip_scores import ClipScorer
 from .image_feed import ModelWork, image_stamp
@@ -14,7 +15,7 @@ from .manifest import Manifest, SurdBuildError, hash_of
 from .model_source import ModelSource
 from .rules import check_rule, verdict
 from .samples import CLEAN, RULE, BuildSample
-from .steps import ALONE, Outcome, Processes, Progress, Task, run_step
+from .steps import Outcome, Progress, Task, run_step
 
 
 def score_samples(

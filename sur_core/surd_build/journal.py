@@ -69,7 +69,7 @@ def read_journal(path: Path) -> list[dict]:
 def _whole_length(path: Path) -> int:
     """Bytes up to the end of the last whole line."""
     with open(path, "rb") as file:
-        end = at = file.seek(0, os.SEEK_END)
+        at = file.seek(0, os.SEEK_END)
         while at:
             start = max(0, at - 65536)
             file.seek(start)
@@ -77,4 +77,4 @@ def _whole_length(path: Path) -> int:
             if found >= 0:
                 return start + found + 1
             at = start
-    return 0 if end else end
+    return 0

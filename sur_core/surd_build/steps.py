@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..cache import Progress
+from ..processes import ALONE, Processes
 from .journal import Journal, journal_paths, read_journal
 from .manifest import Manifest, SurdBuildError, hash_of
-
-Progress = Callable[[str, int, int], Any]
-"""Called with (what is being done, how much of it is done, how much there is)."""
 
 
 @dataclass(frozen=True)
@@ -33,26 +32,6 @@ class Task:
     of: str
     payload: Any = None
 
-
-@dataclass(frozen=True)
-class Processes:
-    """Which of several processes this is.
-
-    Attributes:
-        rank, count: as accelerate counts them.
-        barrier: waits for all of them.
-    """
-
-    rank: int = 0
-    count: int = 1
-    barrier: Callable[[], Any] = lambda: None
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
-
-
-ALONE = Processes()
 
 _WRITTEN_BY_STEPS = (".", "figures", "skipped")
 """Folders of a work folder that only a step writes, other than the review page, which may run beside it."""

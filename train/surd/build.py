@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from sur_core.processes import Processes
 from sur_core.stop_signals import StopSignals
 from sur_core.surd_build.captioner import check_captioner
 from sur_core.surd_build.captions import given_prompt, selected_samples
@@ -20,7 +21,6 @@ from sur_core.surd_build.manifest import Manifest, SurdBuildError
 from sur_core.surd_build.model_source import find_model
 from sur_core.surd_build.rules import check_rule
 from sur_core.surd_build.shell import as_typed
-from sur_core.surd_build.steps import Processes
 from sur_core.surd_sources import TABLE_NAMES
 
 from ..common import all_processes

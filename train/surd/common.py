@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sur_core.processes import ALONE, Processes
 from sur_core.stop_signals import StopSignals
 from sur_core.surd_build.manifest import Manifest
-from sur_core.surd_build.steps import Outcome, Processes, alone_in
+from sur_core.surd_build.steps import Outcome, alone_in
 
 STOPPED = 130
 
@@ -19,7 +20,7 @@ def add_work_folder(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def open_work(options: argparse.Namespace, processes: Processes = Processes()) -> Iterator[tuple]:  # noqa: B008
+def open_work(options: argparse.Namespace, processes: Processes = ALONE) -> Iterator[tuple]:
     """(manifest, stopped) with the work folder held; the first Ctrl-C or SIGTERM makes ``stopped()`` true."""
     with StopSignals() as signals:
         if processes.is_main:
