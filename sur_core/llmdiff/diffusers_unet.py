@@ -152,17 +152,22 @@ class LLMDiffSession:
         """As :meth:`use`, with tokens prepared elsewhere; gradient goes through them. ``None``: none."""
         self._tokens, self._strength, self._window = tokens, check_strength(strength), (0.0, 1.0)
 
+    @property
+    def prepared(self) -> list[LayerTokens] | None:
+        """What :meth:`use` made of its prompts; for :meth:`use_tokens`, to draw them again."""
+        return self._tokens
+
     def _before_forward(self, unet: nn.Module, args: tuple, kwargs: dict) -> None:
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]
         acts = self._tokens is not None and self._strength > 0 and self._in_window(timestep)
         self.active = _Active(self._tokens, self._strength) if acts else None
 
     def _in_window(self, timestep) -> bool:
-        if self._window == (0.0, 1.0):
-            return True
+        """As ComfyUI has it: both ends belong to it, and the very first and last moments are open."""
         start, end = self._window
         now = float(torch.as_tensor(timestep).flatten()[0])
-        return (1 - end) * self._last <= now <= (1 - start) * self._last or (start == 0 and now > self._last)
+        begun = start == 0 or now <= (1 - start) * self._last
+        return begun and (end == 1 or end > 0 and now >= (1 - end) * self._last)
 
 
 class LLMDiffAttnProcessor:
