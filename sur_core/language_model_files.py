@@ -16,7 +16,9 @@ _SAMPLES, _SAMPLE_BYTES = 64, 4096
 
 
 class KnowledgeError(ValueError):
-    """Knowledge vectors cannot be made, read or found; the message names the file, model or prompt."""
+    """A language model, or what is made with one, cannot be used, made, read or found; the message names the
+    file, model or prompt.
+    """
 
 
 @dataclass(frozen=True)
