@@ -73,6 +73,10 @@ class LLMDiffAdapter(nn.Module):
         """
         begun = updates[..., 0, :, :] if self.config.start == "embedding" else 0.0
         summed = begun + torch.einsum("t,...tnd->...nd", self.block_weights, updates[..., 1:, :, :])
+        return self.with_noise(summed, noise)
+
+    def with_noise(self, summed: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        """The noise of Eq. 3 on a sum that is there already; arguments as :meth:`combine`'s."""
         return summed if noise is None else summed + (2 * self.log_noise.exp().sum()).sqrt() * noise
 
     def prepare(self, encodings: Sequence[torch.Tensor]) -> list[LayerTokens]:
