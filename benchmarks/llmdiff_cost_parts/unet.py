@@ -18,9 +18,9 @@ def measure_step(
 ) -> tuple[list[float], float]:
     """(ratio with / without of every turn, preparing both prompts over one plain step).
 
-    A step is the batch of two that guidance takes, ``edge`` latents wide, at full strength with a dropped text
-    encoder. The two take turns, in alternating order, so that a change of the machine's speed meets both. The
-    prompts' keys and values are computed before, as they are once for a picture.
+    A step is the batch of two that guidance takes, ``edge`` latents wide, at full strength with a dropped
+    text encoder. The two take turns, in alternating order, so that a change of the machine's speed meets
+    both. The prompts' keys and values are computed before, as they are once for a picture.
     """
     unet = sd15_unet().to(device, dtype)
     adapter = _trained_adapter(unet).to(device, dtype)

@@ -132,7 +132,9 @@ def settings_that_count(config: TrainingConfig) -> dict:
     fields = TrainingConfig.__dataclass_fields__
     others = {"init_from"}
     if config.system == "sur":
-        others |= {"system"} | {name for name, spec in fields.items() if spec.metadata["section"] == "llmdiff"}
+        others |= {name for name, spec in fields.items() if spec.metadata["section"] == "llmdiff"} | {
+            "system"
+        }
     counted = {name for name, spec in fields.items() if not spec.metadata["free"]} | {"train_batch_size"}
     return {name: value for name, value in asdict(config).items() if name in counted - others}
 
