@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
@@ -322,3 +324,121 @@ def test_a_pipeline_with_guidance_draws_the_adapters_picture(tmp_path, family):
     assert (found - other_tokens).abs().max() > 1e-3
     if family != "sdxl":  # whose pooled embedding is CLIP's and does not pass through cross-attention
         torch.testing.assert_close(found, other_words, rtol=0, atol=1e-5)
+
+
+# --- beside other things in the UNet ------------------------------------------------------------------------
+
+
+class LoRALinear(torch.nn.Module):
+    """A linear layer as PEFT wraps it: its ``weight`` is the base layer's, its forward adds the LoRA's."""
+
+    def __init__(self, base, seed=0):
+        super().__init__()
+        self.base = base
+        shape = base.weight.shape
+        self.down, self.up = draw(2, shape[1], seed=seed), draw(shape[0], 2, seed=seed + 1)
+
+    @property
+    def weight(self):
+        return self.base.weight
+
+    def forward(self, x):
+        return self.base(x) + x @ self.down.T @ self.up.T * 0.2
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_lora_in_any_projection_acts_as_if_it_were_merged(count):
+    def drawn(wrap):
+        unet = tiny_unet()
+        for layer in cross_attention_layers(unet).values():
+            for owner, name in ((layer, "to_q"), (layer, "to_k"), (layer, "to_v"), (layer.to_out, "0")):
+                wrap(owner, name)
+        adapters = [fitting(unet, seed) for seed in range(count)]
+        with ExitStack() as stack:
+            for adapter in adapters:
+                stack.enter_context(attach(unet, adapter)).use([encoded(adapter)], strength=0.6)
+            return call(unet)
+
+    def wrapped(owner, name):
+        setattr(owner, name, LoRALinear(getattr(owner, name)))
+
+    def merged(owner, name):
+        base = getattr(owner, name)
+        lora = LoRALinear(base)
+        base.weight.data += 0.2 * lora.up @ lora.down
+
+    torch.testing.assert_close(drawn(wrapped), drawn(merged), rtol=0, atol=1e-4)
+
+
+def test_an_ip_adapter_keeps_its_part_and_its_masks(unet):
+    from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+
+    adapter = fitting(unet)
+    layer = next(iter(cross_attention_layers(unet).values()))
+    torch.manual_seed(0)
+    pictures = IPAdapterAttnProcessor2_0(layer.inner_dim, 20, num_tokens=(4,), scale=1.0).requires_grad_(
+        False
+    )
+    x, text, picture = draw(1, 16, layer.query_dim), draw(1, 9, 20, seed=1), draw(1, 1, 4, 20, seed=2)
+    masks = [torch.tensor([[[[1.0, 0, 0, 0]] * 4]])]
+
+    def layer_alone(processor, attached, masks=None):
+        before = layer.processor
+        layer.set_processor(processor)
+        try:
+            context = (text, [picture]) if processor is pictures else text
+            with torch.no_grad(), ExitStack() as stack:
+                if attached:
+                    session = stack.enter_context(attach(unet, adapter))
+                    session.use([encoded(adapter)], strength=0.6)
+                    session._before_forward(unet, (None, 500), {})
+                more = {"ip_adapter_masks": masks} if masks else {}
+                return layer(x, encoder_hidden_states=context, **more)
+        finally:
+            layer.set_processor(before)
+
+    plain = AttnProcessor2_0()
+    ours = layer_alone(plain, True) - layer_alone(plain, False)
+    assert ours.abs().max() > 0.01
+    for given in (None, masks):
+        alone = layer_alone(pictures, False, given)
+        torch.testing.assert_close(layer_alone(pictures, True, given), alone + ours, rtol=0, atol=1e-5)
+    difference = layer_alone(pictures, True, masks) - layer_alone(pictures, True)
+    assert difference.abs().max() > 1e-3, "the test would not see a lost mask"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_tokens_that_are_masked_out_are_not_heard(unet, count):
+    """With one adapter on a plain layer, and with one above another."""
+    mask = torch.ones(2, 9)
+    mask[:, 5:] = 0
+
+    def masked(seed):
+        context = draw(2, 9, 20, seed=1)
+        context[:, 5:] = draw(2, 4, 20, seed=seed)
+        with torch.no_grad():
+            return unet(draw(2, 4, 8, 8), 500, context, encoder_attention_mask=mask).sample
+
+    adapters = [fitting(unet, seed) for seed in range(count)]
+    with ExitStack() as stack:
+        for adapter in adapters:
+            stack.enter_context(attach(unet, adapter)).use([encoded(adapter)], strength=0.6)
+        first, second = masked(7), masked(8)
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_adapter_moved_to_half_precision_still_reads_its_encodings(dtype):
+    unet = tiny_unet().to(dtype)
+    adapter = fitting(unet)
+    assert (adapter.block_weights != adapter.block_weights.to(dtype).float()).any(), (
+        "g must not be exact in it"
+    )
+    before, prompt = adapter.encoding_id, encoded(adapter)
+    adapter.to(dtype)
+    assert adapter.encoding_id == before
+    assert adapter.layers[0].tau_q.weight.dtype == dtype
+    with attach(unet, adapter) as session, torch.no_grad():
+        session.use([prompt])
+        found = unet(draw(2, 4, 8, 8).to(dtype), 500, draw(2, 9, 20, seed=1).to(dtype)).sample
+    assert found.dtype == dtype and found.isfinite().all()

@@ -45,6 +45,17 @@ class LLMDiffAdapter(nn.Module):
         nn.init.zeros_(self.phi.weight)
         nn.init.zeros_(self.phi.bias)
 
+    def _apply(self, fn, recurse=True):
+        """``to``, ``half`` and their like leave g, h, a and b in float32 or more: g in half precision would
+        be another g, and give other encodings.
+        """
+        kept = {name: p.detach().clone() for name, p in self.named_parameters() if _is_scalars(name)}
+        super()._apply(fn, recurse)
+        for name, parameter in self.named_parameters():
+            if name in kept and parameter.dtype in (torch.float16, torch.bfloat16):
+                parameter.data = kept[name].to(parameter.device)
+        return self
+
     @property
     def config(self) -> LLMDiffConfig:
         return self.passport.config
@@ -121,6 +132,11 @@ class LLMDiffAdapter(nn.Module):
     def freeze(self) -> LLMDiffAdapter:
         """Eval mode, no gradients. Undo with ``.train().requires_grad_(True)``."""
         return self.eval().requires_grad_(False)
+
+
+def _is_scalars(name: str) -> bool:
+    """Whether a parameter is numbers of Eq. 2 to 4 each with a meaning of its own, not a layer's weights."""
+    return name.rpartition(".")[2] in ("block_weights", "log_noise", "a1", "b1", "a2", "b2")
 
 
 def new_llmdiff_adapter(config: LLMDiffConfig, seed: int = 0, **passport) -> LLMDiffAdapter:

@@ -7,7 +7,9 @@ For block t, counted from the input,
 
 so that the input cancels. A token is alone when the same block reads it as a text of one token at its own
 position, which is what an attention mask that is the identity does. Both runs take the input the model's
-ordinary forward brings, x with context: the second one starts anew at every block.
+ordinary forward brings, x with context: the second one starts anew at every block. (The paper could also be
+read as one forward of the whole model on each token alone. Both scores of Eq. 2 are taken at the same x_d^t,
+however, and without context x_d^t would be another.)
 """
 
 from __future__ import annotations

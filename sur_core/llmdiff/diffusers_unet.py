@@ -4,14 +4,17 @@
         session.use(positive=encode_prompts(encoder, adapter, [prompt]), negative=..., strength=1.0)
         image = pipeline(prompt, ...).images[0]
 
-Outside ``with`` the UNet is as it was. The layers' frozen projections are called as modules, so that LoRA,
-quantisation and offloading of the UNet act as they do without the adapter.
+Outside ``with`` the UNet is as it was; load an IP-Adapter and set its scale before. The layers' frozen
+projections are called as modules, so that LoRA, quantisation and offloading of the UNet act as they do
+without the adapter.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
@@ -100,10 +103,10 @@ class LLMDiffSession:
 
     def __enter__(self) -> LLMDiffSession:
         self._before = dict(self.unet.attn_processors)
-        mine = {
-            f"{name}.processor": LLMDiffAttnProcessor(self._before[f"{name}.processor"], self, place)
-            for place, name in enumerate(cross_attention_layers(self.unet))
-        }
+        mine = {}
+        for place, name in enumerate(cross_attention_layers(self.unet)):
+            previous = self._before[f"{name}.processor"]
+            mine[f"{name}.processor"] = _class_like(type(previous))(previous, self, place)
         self.unet.set_attn_processor({**self._before, **mine})
         self._hook = self.unet.register_forward_pre_hook(self._before_forward, with_kwargs=True)
         return self
@@ -149,12 +152,14 @@ class LLMDiffSession:
         self._window = start_percent, end_percent
 
     def use_tokens(self, tokens: list[LayerTokens] | None, strength: float = 1.0) -> None:
-        """As :meth:`use`, with tokens prepared elsewhere; gradient goes through them. ``None``: none."""
+        """As :meth:`use` over all of sampling, with tokens prepared elsewhere; gradient goes through them.
+        ``None``: none.
+        """
         self._tokens, self._strength, self._window = tokens, check_strength(strength), (0.0, 1.0)
 
     @property
     def prepared(self) -> list[LayerTokens] | None:
-        """What :meth:`use` made of its prompts; for :meth:`use_tokens`, to draw them again."""
+        """What :meth:`use` made of its prompts, for :meth:`use_tokens`; without strength and window."""
         return self._tokens
 
     def _before_forward(self, unet: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -188,14 +193,18 @@ class LLMDiffAttnProcessor:
         tokens = active.tokens[self._place].repeated(hidden_states.shape[0])
         query = attn.to_q(hidden_states)
         added = self._bracket(attn, tokens, hidden_states, query) * active.strength
-        if type(self.previous).__name__ in _PLAIN and _is_plain(attn, hidden_states, attention_mask):
-            found = _attend_clip(attn, query, encoder_hidden_states)
+        if type(self.previous).__name__ in _PLAIN and _is_plain(attn, hidden_states):
+            found = _attend_clip(attn, query, encoder_hidden_states, attention_mask)
             return attn.to_out[1](attn.to_out[0](self._own_weight() * found + added))
         # An adapter of another kind stands here (IP-Adapter, or one more of ours): its part stays as it is.
         taken_away = self._weight_before() * (1 - self._own_weight())
         if taken_away:
-            added = added - taken_away * _attend_clip(attn, query, encoder_hidden_states)
-        return self.previous(*inputs, **kwargs) + nn.functional.linear(added, attn.to_out[0].weight)
+            clip = _attend_clip(attn, query, encoder_hidden_states, attention_mask)
+            added = added - taken_away * clip
+        # As a module, so that LoRA and quantisation of its weights act. The other part has the bias already.
+        project = attn.to_out[0]
+        bias = project(added.new_zeros(1, 1, added.shape[-1]))
+        return self.previous(*inputs, **kwargs) + project(added) - bias
 
     def _own_weight(self) -> float:
         active = self._session.active
@@ -224,7 +233,7 @@ def attach(target, adapter: LLMDiffAdapter) -> LLMDiffSession:
     """A session, to be entered with ``with``, over a diffusers pipeline or its UNet.
 
     The adapter computes in its own type and on its own device: move it to the UNet's first, with
-    ``adapter.to(unet.device, unet.dtype)``.
+    ``adapter.to(unet.device, unet.dtype)``. Encodings made before stay those of this adapter.
 
     Raises:
         AdapterMismatchError: the UNet is of another shape than the adapter's.
@@ -234,16 +243,34 @@ def attach(target, adapter: LLMDiffAdapter) -> LLMDiffSession:
     return LLMDiffSession(unet, adapter, int(getattr(config, "num_train_timesteps", 1000)))
 
 
-def _attend_clip(attn, query: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-    """What the base model's own attention gives, before its output projection."""
-    return attend(query, attn.to_k(context), attn.to_v(context), attn.heads)
+@cache
+def _class_like(kind: type) -> type[LLMDiffAttnProcessor]:
+    """Our processor with the signature of another, by which diffusers chooses what to hand a processor."""
+
+    def call(self, *args, **kwargs):
+        return LLMDiffAttnProcessor.__call__(self, *args, **kwargs)
+
+    call.__signature__ = inspect.signature(kind.__call__)
+    return type(LLMDiffAttnProcessor.__name__, (LLMDiffAttnProcessor,), {"__call__": call})
 
 
-def _is_plain(attn, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> bool:
+def _attend_clip(attn, query: torch.Tensor, context, mask: torch.Tensor | None) -> torch.Tensor:
+    """What the base model's own attention gives, before its output projection. With an IP-Adapter, the
+    context is the text's and the pictures'.
+    """
+    if isinstance(context, tuple):
+        context = context[0]
+    if mask is not None:
+        mask = attn.prepare_attention_mask(mask, context.shape[1], len(query))
+        mask = mask.view(len(query), attn.heads, -1, mask.shape[-1])
+    return attend(query, attn.to_k(context), attn.to_v(context), attn.heads, mask)
+
+
+def _is_plain(attn, hidden_states: torch.Tensor) -> bool:
     """Whether the layer does nothing besides attention, as those of SD 1.x, SD 2.x and SDXL do."""
     nothing_else = attn.group_norm is None and attn.spatial_norm is None and not attn.norm_cross
     alone = not attn.residual_connection and attn.rescale_output_factor == 1
-    return hidden_states.dim() == 3 and attention_mask is None and nothing_else and alone
+    return hidden_states.dim() == 3 and nothing_else and alone
 
 
 def _to(tokens: LayerTokens, dtype: torch.dtype) -> LayerTokens:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from .adapter import LLMDiffAdapter
 
 FORMAT_VERSION = 1
 _PREFIX = "llmdiff_encoding."
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,14 @@ def check_llm(encoder, adapter: LLMDiffAdapter) -> None:
     if problem:
         raise AdapterMismatchError(
             f"{adapter.source}: {problem}. Load the language model the adapter was trained with"
+        )
+    known = passport.llm_identity, encoder.identity
+    if all(known) and known[0] != known[1] and not any(id.startswith("commit-") for id in known):
+        log.warning(
+            "%s: trained with %s; the files found under this name are others (a fine-tune, or weights of "
+            "another type). It works as far as the two are alike",
+            adapter.source,
+            passport.llm_words,
         )
 
 

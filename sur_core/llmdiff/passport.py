@@ -63,7 +63,8 @@ class LLMDiffPassport:
     def problem_with_llm(self, name: str, identity: str, width: int, blocks: int) -> str:
         """Why this language model is not the one the adapter learnt to read; ``""`` if it is.
 
-        A folder may have any name as long as the files are the same.
+        Models are told apart by size and name. A folder of the very files a training read from a folder may
+        have any name.
         """
         found = f"{name} ({blocks} blocks, {width} wide)"
         if (width, blocks) != (self.config.llm_width, self.config.llm_blocks):
