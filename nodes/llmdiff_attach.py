@@ -82,7 +82,7 @@ class _Attached:
     def start(self, executor, guider, *args, **kwargs) -> torch.Tensor:
         """Around a sampler, when ComfyUI has prepared the conditionings."""
         for group in guider.conds.values():
-            give_own_prompts(group)
+            give_own_prompts(group or [])
         return executor(guider, *args, **kwargs)
 
     def predict(self, executor, model, conds: list, x_in, timestep, model_options: dict) -> list:

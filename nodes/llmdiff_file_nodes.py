@@ -49,8 +49,8 @@ class LLMDiffLoadLLM(io.ComfyNode):
                     options=list(DEVICES),
                     default="auto",
                     tooltip=(
-                        "Where it runs. auto: where ComfyUI runs text encoders, which is the CPU with --lowvram "
-                        "and on old cards. gpu: where pictures are drawn, even then. Both make room when the "
+                        "Where it runs. auto: where ComfyUI runs text encoders; with --lowvram and on old "
+                        "cards, the CPU. gpu: where pictures are drawn, even then. Both make room when the "
                         "memory is needed. cpu: slower, takes no GPU memory."
                     ),
                 ),
