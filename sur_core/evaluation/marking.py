@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from .evaluation import Accuracy, ClipScore, Evaluation
 from .image_text import FeatureCache, ImageTextModel, clip_score_share, cosines
-from .judges import Judge, Verdict, ask
+from .judges import Judge, Verdict, ask_many
 from .kid import kid_of_arms
 from .pictures import read_picture
 from .references import References
@@ -27,16 +28,23 @@ def add_verdicts(found: Evaluation, judge: Judge, report: Callable, pause: Calla
     """With every picture's verdict, and accuracies. A picture that several arms share is judged once."""
     prompts = {prompt.id: prompt for prompt in found.prompts}
     verdicts: dict[tuple[str, str], Verdict] = {}
-    judged, total = [], len(found.pictures)
-    for number, picture in enumerate(found.pictures, start=1):
-        key = picture.path, picture.prompt_id
-        if key not in verdicts:
-            verdicts[key] = ask(judge, read_picture(found.file(picture)), prompts[picture.prompt_id])
-        judged.append(replace(picture, verdict=verdicts[key]))
-        if number % _CHUNK == 0 or number == total:
-            report("judging", number, total)
-            pause()
-    found = replace(found, pictures=tuple(judged), about={**found.about, "judge": judge.name})
+    for start in range(0, len(found.pictures), _CHUNK):
+        chunk = found.pictures[start : start + _CHUNK]
+        new = {(one.path, one.prompt_id): found.file(one) for one in chunk}
+        new = {key: path for key, path in new.items() if key not in verdicts}
+        marks = ask_many(judge, [(read_picture(path), prompts[id]) for (_, id), path in new.items()])
+        verdicts |= zip(new, marks, strict=True)
+        report("judging", start + len(chunk), len(found.pictures))
+        pause()
+    judged = [replace(one, verdict=verdicts[one.path, one.prompt_id]) for one in found.pictures]
+    note, settings = getattr(judge, "note", ""), getattr(judge, "about", {})
+    words = {"judge settings": json.dumps(settings, ensure_ascii=False)} if settings else {}
+    found = replace(
+        found,
+        pictures=tuple(judged),
+        about={**found.about, "judge": judge.name, **words},
+        remarks=(*found.remarks, *([note] if note else [])),
+    )
     accuracies = []
     for arm in found.arms:
         for kind in (*found.types, ALL):
