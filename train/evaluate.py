@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from sur_core import read_passport
@@ -13,19 +14,27 @@ from sur_core.evaluation import (
     accuracy_table,
     check_inputs,
     evaluate,
-    load_judge,
     load_prompts,
     open_pipeline,
     quality_table,
 )
+from sur_core.evaluation.judging import make_judge
 from sur_core.evaluation.settings import DTYPES, SCHEDULERS
+from sur_core.evaluation.study_config import load_study
+from sur_core.evaluation.study_run import run_study
+from sur_core.evaluation.study_tables import tables_at_a_glance
+from sur_core.processes import ALONE, Processes
 
-from .common import Bars, quiet_libraries
+from .common import Bars, all_processes, quiet_libraries
 
 BASE, BASE_COMPLEX = "base", "base, complex prompt"
+_NEEDED = ("pretrained_model_name_or_path", "prompts", "output_dir")
+_WITH_CONFIG = ("command", "config", "output_dir", "device")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    words = "TOML file with a study: models x methods x adapters; only --output-dir and --device go with it"
+    parser.add_argument("--config", type=Path, metavar="FILE", help=words)
     _add_model(parser.add_argument_group("model"))
     _add_arms(parser.add_argument_group("what is compared"))
     _add_drawing(parser.add_argument_group("drawing"))
@@ -35,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_model(group) -> None:
     add = group.add_argument
     words = "diffusers folder, hub id or checkpoint file of SD 1.x, SD 2.x or SDXL"
-    add("--pretrained-model-name-or-path", required=True, metavar="MODEL", help=words)
+    add("--pretrained-model-name-or-path", metavar="MODEL", help=words)
     add("--family", default="", choices=("sd1", "sd2", "sdxl"), help="insist on one")
     add("--revision", default="", help="of a hub id")
     add("--variant", default="", help="such as fp16: weights named so")
@@ -48,7 +57,8 @@ def _add_model(group) -> None:
 
 def _add_arms(group) -> None:
     add = group.add_argument
-    add("--prompts", required=True, type=Path, metavar="FILE", help="prompt set, .jsonl or .toml")
+    words = "prompt set, .jsonl or .toml; or paper, narrative"
+    add("--prompts", type=Path, metavar="FILE", help=words)
     add("--types", nargs="+", default=(), metavar="TYPE", help="only prompts of these types")
     words = "adapter file; may be repeated; the name is for the tables"
     add("--adapter", action="append", default=[], metavar="[NAME=]FILE", help=words)
@@ -64,7 +74,7 @@ def _add_arms(group) -> None:
 def _add_drawing(group) -> None:
     add = group.add_argument
     words = "folder for pictures and tables; a stopped run goes on there"
-    add("--output-dir", required=True, type=Path, metavar="FOLDER", help=words)
+    add("--output-dir", type=Path, metavar="FOLDER", help=words)
     add("--seeds", type=int, default=10, metavar="N", help="pictures of each prompt, seeds 0 to N-1 (10)")
     add("--seed-list", nargs="+", type=int, metavar="SEED", help="instead: these seeds")
     add("--steps", type=int, default=20, metavar="N", help="denoising steps (20)")
@@ -77,8 +87,9 @@ def _add_drawing(group) -> None:
 
 def _add_marks(group) -> None:
     add = group.add_argument
-    words = "who says whether a picture is right, such as small_world.judge:make_judge"
-    add("--judge", metavar="MODULE:CALLABLE", help=words)
+    words = "who says whether a picture is right: detector:MODEL, vlm:MODEL, a .toml file with [judge], or "
+    words += "module:callable such as small_world.judge:make_judge"
+    add("--judge", metavar="JUDGE", help=words)
     add("--clip", type=Path, metavar="FOLDER", help="transformers CLIPModel, for CLIP Score and cosine")
     words = "pictures that KID compares with; needs --clip; a file PROMPT_ID-NUMBER is of that prompt"
     add("--reference", type=Path, metavar="FOLDER", help=words)
@@ -87,6 +98,49 @@ def _add_marks(group) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    processes, device = _processes(options.device)
+    try:
+        return (_run_study if options.config else _run_one)(options, processes, device)
+    except EvaluationStopped as stopped:
+        if processes.is_main:
+            print(stopped)
+        return 128 + stopped.signal
+
+
+def _run_study(options: argparse.Namespace, processes: Processes, device: str) -> int:
+    if others := [name for name in _given(options) if name not in _WITH_CONFIG]:
+        flag = "--" + others[0].replace("_", "-")
+        raise ValueError(f"{flag} does not go with --config; set it in {options.config}")
+    config = load_study(options.config, options.output_dir)
+    quiet_libraries("diffusers", "transformers")
+    own = device if processes.count > 1 or options.device != "auto" else ""
+    study = run_study(config, Bars() if processes.is_main else None, processes, own)
+    if study is not None:
+        print(f"{tables_at_a_glance(study)}; all tables: {study.folder / 'study.md'}")
+    return 0
+
+
+def _given(options: argparse.Namespace) -> list[str]:
+    """The settings that are not as they would be without any flag."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    plain = vars(parser.parse_args([]))
+    return [name for name, value in vars(options).items() if name not in plain or value != plain[name]]
+
+
+def _processes(device: str) -> tuple[Processes, str]:
+    """Which of several processes this is, and its device."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return ALONE, device
+    processes, own = all_processes(device)
+    return processes, str(own)
+
+
+def _run_one(options: argparse.Namespace, processes: Processes, device: str) -> int:
+    for name in _NEEDED:
+        if getattr(options, name) is None:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"{flag} is missing; give it, or a whole study by --config FILE")
     settings = EvaluationSettings(
         output_dir=options.output_dir,
         seeds=_seeds(options),
@@ -103,24 +157,23 @@ def run(options: argparse.Namespace) -> int:
         bootstrap_seed=options.bootstrap_seed,
     )
     prompts, arms = load_prompts(options.prompts, options.types), make_arms(options)
-    judge = load_judge(options.judge) if options.judge else None
+    judge = make_judge(options.judge) if options.judge and processes.is_main else None
     # Before the model is opened, which takes its time.
     check_inputs(prompts, arms, judge, options.clip, options.reference)
-    try:
-        found = evaluate(
-            settings,
-            _open(options),
-            prompts,
-            arms,
-            judge=judge,
-            clip=options.clip,
-            reference=options.reference,
-            report=Bars(),
-            name=options.pretrained_model_name_or_path,
-        )
-    except EvaluationStopped as stopped:
-        print(stopped)
-        return 128 + stopped.signal
+    found = evaluate(
+        settings,
+        _open(options, device),
+        prompts,
+        arms,
+        judge=judge,
+        clip=options.clip,
+        reference=options.reference,
+        report=Bars() if processes.is_main else None,
+        name=options.pretrained_model_name_or_path,
+        processes=processes,
+    )
+    if not processes.is_main:
+        return 0
     tables = [accuracy_table] if found.accuracies else []
     tables += [quality_table] if found.clip_scores else []
     for table in tables:
@@ -167,11 +220,11 @@ def _seeds(options: argparse.Namespace) -> tuple[int, ...]:
     return tuple(range(options.seeds) if options.seed_list is None else options.seed_list)
 
 
-def _open(options: argparse.Namespace):
+def _open(options: argparse.Namespace, device: str):
     quiet_libraries("diffusers", "transformers")
     return open_pipeline(
         options.pretrained_model_name_or_path,
-        device=options.device,
+        device=device,
         dtype=options.dtype,
         family=options.family,
         revision=options.revision,

@@ -63,13 +63,14 @@ def _row(evaluation: Evaluation, arm: str, kind: str) -> dict:
     for found in evaluation.comparisons:
         if (found.arm, found.type) == (arm, kind):
             prefix = "" if found.measure == "right" else f"{found.measure}_"
-            row |= {prefix + name: value for name, value in _compared(found).items()}
+            row |= {prefix + name: value for name, value in compared(found).items()}
     if evaluation.kids and kind == ALL:
         row |= _kid(evaluation.kid(arm))
     return row
 
 
-def _compared(found: Comparison) -> dict[str, float | None]:
+def compared(found: Comparison) -> dict[str, float | None]:
+    """The figures of a comparison as columns have them."""
     values = (
         *(found.difference, found.over_prompts.low, found.over_prompts.high),
         *(found.paired_interval.low, found.paired_interval.high),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ import numpy as np
 import torch
 
 from ..model_files import fingerprint
+from ..processes import ALONE, Processes
 from .arms import Arm
+from .memory import memory_words
+from .methods.method import Opened
 from .pictures import is_whole, write_picture, write_quickly
 from .pictures import read_picture as read_picture
 from .pipeline_calls import are_plain, picture_size, told
@@ -31,28 +34,30 @@ FOLDER = "images"
 
 @dataclass(frozen=True)
 class Job:
-    """One picture: what is drawn from which noise, and its path relative to the output folder."""
+    """One picture: what is drawn from which noise, its path relative to the output folder, and what the
+    pipeline is given for it alone.
+    """
 
     request: Request
     seed: int
     path: str
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Draughtsman:
     """Draws with one pipeline, which must be prepared (:func:`pipeline_calls.prepared`).
 
     Args:
-        pipeline: a diffusers pipeline.
+        pipeline: a diffusers pipeline, or a method opened on one.
         settings: size, steps and so on.
-        call_arguments: what the pipeline is given besides, the same for every picture.
     """
 
-    def __init__(
-        self, pipeline, settings: EvaluationSettings, call_arguments: Mapping[str, Any] | None = None
-    ):
-        self._pipeline, self._settings, self._arguments = pipeline, settings, dict(call_arguments or {})
-        self.encoder = PromptEncoder(pipeline, settings.clip_skip)
-        self.size = picture_size(pipeline, settings)
+    def __init__(self, pipeline, settings: EvaluationSettings):
+        self._method = pipeline if isinstance(pipeline, Opened) else Opened(pipeline)
+        self._pipeline = pipeline = self._method.pipeline
+        self._settings, self._arguments = settings, dict(self._method.common)
+        self.encoder = PromptEncoder(pipeline, settings.clip_skip, self._method.weights)
+        self.size = self._method.size or picture_size(pipeline, settings)
         width, height = self.size or (None, None)
         self.fingerprint = pipeline_fingerprint(pipeline)
         self._common = {
@@ -68,6 +73,8 @@ class Draughtsman:
         }
         if self._arguments:
             self._common["call_arguments"] = told(self._arguments)
+        if self._method.about:
+            self._common["method"] = dict(self._method.about)
         self._about: dict[str, dict] = {}
 
     def words(self) -> dict[str, str]:
@@ -77,20 +84,26 @@ class Draughtsman:
             f"{name} {value!r}" if are_plain({name: value}) else name
             for name, value in sorted(self._arguments.items())
         )
-        return {"size": size} | ({"also given": ", ".join(given)} if self._arguments else {})
+        found = {"size": size} | ({"also given": ", ".join(given)} if self._arguments else {})
+        return found | dict(self._method.words)
 
     def jobs(self, arm: Arm, prompt: EvalPrompt) -> list[Job]:
         """One for each seed."""
         corrects = arm.adapter is not None and arm.eta > 0
+        weights = self._method.weights if arm.text == "simple" else None
         request = Request(
             text=arm.text_of(prompt),
             negative=arm.negative_prompt,
             adapter=arm.adapter if corrects else None,
             eta=arm.eta if corrects else 0.0,
             to_negative=arm.to_negative and corrects,
+            weighted=weights.text(prompt) if weights else "",
         )
-        key = self._key(request)
-        return [Job(request, seed, f"{FOLDER}/{key}/{seed}.png") for seed in self._settings.seeds]
+        jobs = []
+        for seed in self._settings.seeds:
+            given = self._method.arguments(prompt, seed)
+            jobs.append(Job(request, seed, f"{FOLDER}/{self._key(request, given)}/{seed}.png", given))
+        return jobs
 
     def check_arm(self, arm: Arm, prompt: EvalPrompt) -> None:
         """Errors of :meth:`PromptEncoder.embeddings`, before anything is drawn; at eta 0 too."""
@@ -98,19 +111,29 @@ class Draughtsman:
             Request(arm.text_of(prompt), arm.negative_prompt, arm.adapter, arm.eta, arm.to_negative)
         )
 
-    def draw(self, jobs: Sequence[Job], report: Callable | None, pause: Callable[[], None]) -> None:
-        """Draw the jobs whose files are missing.
+    def draw(
+        self,
+        jobs: Sequence[Job],
+        report: Callable | None,
+        pause: Callable[[], None],
+        processes: Processes = ALONE,
+    ) -> None:
+        """Draw the jobs whose files are missing; of several processes each its share.
 
         Args:
-            report: called with ("drawing", done, all).
+            report: called with ("drawing", done, all), of all or of this process's share.
             pause: called after every batch; may raise to stop.
         """
         jobs = list({job.path: job for job in jobs}.values())
         missing = [job for job in jobs if not is_whole(self._file(job))]
+        if processes.count > 1:
+            processes.barrier()  # all must have looked before the first draws
+            missing = missing[processes.rank :: processes.count]
+            jobs = missing
         # Always full batches: the libraries sum in another order for other shapes, and neither what a run
         # finds done nor how much is drawn beside it may change a picture. Alone where there are images:
         # pipelines encode one of them for a whole batch, with the random numbers of its first picture.
-        size = self._settings.batch_size if are_plain(self._arguments) else 1
+        size = 1 if self._method.alone else self._settings.batch_size
         done = len(jobs) - len(missing)
         if report:
             report("drawing", done, len(jobs))
@@ -126,16 +149,8 @@ class Draughtsman:
 
     def _draw_batch(self, jobs: list[Job]) -> np.ndarray:
         """uint8 [B, H, W, 3]."""
-        rows = [self.encoder.embeddings(job.request) for job in jobs]
-        output = self._pipeline(
-            **{name: torch.cat([row[name] for row in rows]) for name in rows[0]},
-            generator=[torch.Generator("cpu").manual_seed(job.seed) for job in jobs],
-            num_inference_steps=self._settings.steps,
-            guidance_scale=self._settings.guidance_scale,
-            **(dict(zip(("width", "height"), self.size, strict=True)) if self.size else {}),
-            **self._arguments,
-            output_type="np",
-        )
+        with memory_words(self._settings, len(jobs), self.size), self._method.guard():
+            output = self._call(jobs)
         if any(getattr(output, "nsfw_content_detected", None) or []):
             raise ValueError(
                 "the pipeline's safety checker blacked out a picture, which would be judged as the model's; "
@@ -148,6 +163,19 @@ class Draughtsman:
             )
         return (output.images * 255).round().astype(np.uint8)
 
+    def _call(self, jobs: list[Job]):
+        rows = [self.encoder.embeddings(job.request) for job in jobs]
+        return self._pipeline(
+            **{name: torch.cat([row[name] for row in rows]) for name in rows[0]},
+            generator=[torch.Generator("cpu").manual_seed(job.seed) for job in jobs],
+            num_inference_steps=self._settings.steps,
+            guidance_scale=self._settings.guidance_scale,
+            **(dict(zip(("width", "height"), self.size, strict=True)) if self.size else {}),
+            **self._arguments,
+            **{name: [job.given[name] for job in jobs] for name in jobs[0].given},
+            output_type="np",
+        )
+
     def _write(self, job: Job, pixels: np.ndarray) -> None:
         path = self._file(job)
         about = path.parent / "about.json"
@@ -158,9 +186,13 @@ class Draughtsman:
     def _file(self, job: Job) -> Path:
         return Path(self._settings.output_dir) / job.path
 
-    def _key(self, request: Request) -> str:
+    def _key(self, request: Request, given: Mapping[str, Any]) -> str:
         adapter = request.adapter and fingerprint([("adapter", request.adapter)])
         about = {**request._asdict(), "adapter": adapter, **self._common}
+        if not request.weighted:
+            del about["weighted"]
+        if given:
+            about["given"] = told(given)
         key = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=10).hexdigest()
         self._about[key] = about
         return key

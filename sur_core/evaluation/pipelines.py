@@ -49,6 +49,11 @@ def open_pipeline(
     return _assemble(source, structure.family, {"scheduler": scheduler, **modules}).to(device)
 
 
+def scheduler_of(model: str | Path, prediction_type: str, revision: str = ""):
+    """A model's scheduler, for another that predicts ``prediction_type``. Errors as :func:`open_pipeline`."""
+    return _scheduler(open_source(str(model), revision=revision), prediction_type)
+
+
 def _modules(source, dtype: torch.dtype) -> dict:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer

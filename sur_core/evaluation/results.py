@@ -111,7 +111,7 @@ def _from_json(found: dict[str, Any], folder: Path) -> Evaluation:
         arms=tuple(Arm(**entry) for entry in found["arms"]),
         pictures=tuple(Picture(**_with(entry, Verdict, "verdict")) for entry in found["pictures"]),
         accuracies=tuple(Accuracy(**entry) for entry in found["accuracies"]),
-        comparisons=tuple(map(_comparison, found["comparisons"])),
+        comparisons=tuple(map(comparison_from_json, found["comparisons"])),
         clip_scores=tuple(ClipScore(**entry) for entry in found["clip_scores"]),
         kids=tuple(
             KID(**_with(entry, Interval, "interval", "difference_interval")) for entry in found["kids"]
@@ -121,7 +121,8 @@ def _from_json(found: dict[str, Any], folder: Path) -> Evaluation:
     )
 
 
-def _comparison(entry: dict) -> Comparison:
+def comparison_from_json(entry: dict) -> Comparison:
+    """A comparison of :func:`to_json`."""
     entry = _with(_with(entry, SignificanceTest, *_TESTS), Interval, *_INTERVALS)
     return Comparison(**_with(entry, McNemar, "mcnemar"))
 

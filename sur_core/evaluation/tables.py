@@ -98,7 +98,7 @@ def statistics_table(evaluation: Evaluation, measure: str = "right") -> str:
     unit = "Percent and points. " if measure == "right" else ""
     note = (
         f"{unit}The interval over prompts is the one to rely on: the other interval and all tests take the "
-        f"pictures of one prompt for independent. {_why_undefined(found)}{NOT_EQUAL_NOTE}"
+        f"pictures of one prompt for independent. {why_undefined(found)}{NOT_EQUAL_NOTE}"
     )
     return f"{markdown(rows)}\n\n{note}"
 
@@ -173,7 +173,8 @@ def _change(comparison: Comparison) -> str:
     return f"({points} {interval_words(comparison.over_prompts, '+.1f', 100)}, {p})"
 
 
-def _why_undefined(comparisons: Sequence[Comparison]) -> str:
+def why_undefined(comparisons: Sequence[Comparison]) -> str:
+    """Why tests and intervals of a table are not defined; ``""`` if all are."""
     results = [
         result
         for found in comparisons

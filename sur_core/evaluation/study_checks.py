@@ -1,0 +1,47 @@
+"""What is wrong with a study, told before anything is drawn: hours would be lost otherwise."""
+
+from __future__ import annotations
+
+from ..model_structure import ModelStructure, examine
+from ..single_file import open_source
+from .quality import check_measures
+from .run import check_inputs
+from .study_config import ModelChoice, StudyConfig
+from .text import load_fitting
+
+
+def check_study(config: StudyConfig) -> None:
+    """Look at every model's configuration, every adapter, condition image and measure; no model's weights are
+    loaded. Models named as on the hub have their configurations fetched.
+
+    Raises:
+        ValueError, OSError: in words.
+    """
+    for model in config.models:
+        arms = config.arms(model)
+        check_inputs(config.prompts, arms)
+        if len(arms) < 2:
+            raise ValueError(
+                f"model {model.name!r} has no adapter to compare with the baseline; add [[adapters]]"
+            )
+        if not config.methods_of(model):
+            raise ValueError(f"model {model.name!r} has no method to draw with; add [[methods]]")
+        structure = _examine(model)
+        for method in config.methods_of(model):
+            if structure.family not in method.families:
+                raise ValueError(
+                    f"method {method.name!r}: diffusers has no such pipeline for {structure.words()}; set "
+                    f"the method's models, without {model.name!r}"
+                )
+        for path in {arm.adapter for arm in arms if arm.adapter is not None}:
+            load_fitting(path, list(structure.widths.values()))
+    for choice in config.methods:
+        choice.method.check(config.prompts)
+    if config.quality is not None:
+        check_measures(config.quality_settings)
+
+
+def _examine(model: ModelChoice) -> ModelStructure:
+    names = ("revision", "variant", "single_file_config")
+    source = open_source(model.path, **{name: model.options.get(name, "") for name in names})
+    return examine(source, model.options.get("family", ""), model.options.get("prediction_type", ""))
