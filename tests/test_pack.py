@@ -90,6 +90,27 @@ def test_what_is_published_holds_no_tests_and_nothing_the_registry_forbids():
         assert not re.search(r"(?<![.\w])(eval|exec)\(|subprocess|os\.system|weights_only=False", text), path
 
 
+def test_pip_installs_every_folder_of_the_library():
+    """What is in the tree but not listed is missing after pip install, and only there."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf8")
+    listed = set(re.findall(r'"([\w.]+)"', re.search(r"^packages = \[(.*?)^\]", text, re.M | re.S)[1]))
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "sur_core").rglob("*.py")}
+    assert listed == {".".join(folder.parts) for folder in folders}
+    data = text.split("[tool.setuptools.package-data]")[1].split("\n[")[0]
+    patterns = {
+        path
+        for package, names in re.findall(r'^"([\w.]+)" = \[(.*?)\]', data, re.M)
+        for name in re.findall(r'"(.+?)"', names)
+        for path in (ROOT / package.replace(".", "/")).glob(name)
+    }
+    others = {
+        path
+        for path in (ROOT / "sur_core").rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert others == {path for path in patterns if path.is_file()}
+
+
 def copy_pack(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "install.py").write_bytes((ROOT / "install.py").read_bytes())

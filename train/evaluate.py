@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 
 from sur_core import read_passport
@@ -20,7 +21,7 @@ from sur_core.evaluation import (
 )
 from sur_core.evaluation.judging import make_judge
 from sur_core.evaluation.settings import DTYPES, SCHEDULERS
-from sur_core.evaluation.study_config import load_study
+from sur_core.evaluation.study_config import load_study, with_device
 from sur_core.evaluation.study_run import run_study
 from sur_core.evaluation.study_tables import tables_at_a_glance
 from sur_core.processes import ALONE, Processes
@@ -112,12 +113,21 @@ def _run_study(options: argparse.Namespace, processes: Processes, device: str) -
         flag = "--" + others[0].replace("_", "-")
         raise ValueError(f"{flag} does not go with --config; set it in {options.config}")
     config = load_study(options.config, options.output_dir)
+    if options.device != "auto":
+        config = with_device(config, options.device)
     quiet_libraries("diffusers", "transformers")
     own = device if processes.count > 1 or options.device != "auto" else ""
-    study = run_study(config, Bars() if processes.is_main else None, processes, own)
+    study = run_study(config, Bars() if processes.is_main else None, processes, own, _command(options))
     if study is not None:
         print(f"{tables_at_a_glance(study)}; all tables: {study.folder / 'study.md'}")
     return 0
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What made a study, as it can be typed again."""
+    words = ["python", "-m", "train", "evaluate", "--config", str(options.config)]
+    words += [] if options.output_dir is None else ["--output-dir", str(options.output_dir)]
+    return shlex.join(words + ([] if options.device == "auto" else ["--device", options.device]))
 
 
 def _given(options: argparse.Namespace) -> list[str]:

@@ -10,7 +10,15 @@ from sur_core.evaluation.sheets.preference import ASKS, QUALITY
 from sur_core.evaluation.sheets.preferences_report import pairs_table, people_table, write_preferences_report
 
 from .common import Bars
-from .evaluate_sheet import add_making, add_merging, page_options, page_place, tell_made, tell_merged
+from .evaluate_sheet import (
+    add_making,
+    add_merging,
+    page_options,
+    page_place,
+    refresh_study,
+    tell_made,
+    tell_merged,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +60,7 @@ def _merge(options: argparse.Namespace) -> None:
     key = find_key(options.answers, PREFERENCE, options.results)
     found = merge_preferences(key, options.answers)
     written = write_preferences_report(found, options.output or key.parent)
+    refresh_study(key.parents[2])
     print(pairs_table(found) + "\n")
     print(people_table(found) + "\n")
     tell_merged(found.notes, written)

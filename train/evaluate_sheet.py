@@ -9,6 +9,8 @@ from sur_core.evaluation.sheets import Choice, PageOptions, find_key, make_sheet
 from sur_core.evaluation.sheets.against_judge import judge_agreement
 from sur_core.evaluation.sheets.key import SHEET
 from sur_core.evaluation.sheets.marks_report import agreement_table, arms_table, write_marks_report
+from sur_core.evaluation.study import CELLS
+from sur_core.evaluation.study_files import STUDY, read_study, write_study
 
 from .common import Bars
 
@@ -53,7 +55,7 @@ def add_merging(parser: argparse.ArgumentParser) -> None:
     """What merging answers of either kind takes."""
     add = parser.add_argument
     add("answers", type=Path, nargs="+", metavar="FILE", help="that people saved from the page")
-    words = "the page was made from; its key is there (looked for here and two folders below)"
+    words = "the page was made from; its key is there (looked for here and three folders below)"
     add("--results", type=Path, metavar="RESULTS_FOLDER", help=words)
     add("-o", "--output", type=Path, metavar="FOLDER", help="for the tables (that of the key)")
 
@@ -89,6 +91,14 @@ def tell_merged(notes, written) -> None:
     print(f"all tables: {next(path for path in written if path.name == 'tables.md')}")
 
 
+def refresh_study(results: Path) -> None:
+    """If the results are a cell of a finished study, its tables tell of people too."""
+    study = results.resolve().parents[1]
+    if results.resolve().parent.name == CELLS and (study / STUDY).is_file():
+        write_study(read_study(study))
+        print(f"{study / 'study.md'}: now with what people said")
+
+
 def _make(options: argparse.Namespace) -> None:
     choice = Choice(tuple(options.arm), tuple(options.types), options.per_prompt)
     page = page_place(options, "sheet")
@@ -103,6 +113,7 @@ def _merge(options: argparse.Namespace) -> None:
     marks = merge_marks(key, options.answers)
     judge = judge_agreement(marks, key.parents[2])
     written = write_marks_report(marks, options.output or key.parent, judge)
+    refresh_study(key.parents[2])
     print(arms_table(marks) + "\n")
     if len(marks.people) > 1:
         print(agreement_table(*marks.agreements()) + "\n")

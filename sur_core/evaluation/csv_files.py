@@ -16,7 +16,7 @@ from .statistics import ALL, Comparison
 PICTURE_COLUMNS = ("arm", "type", "prompt_id", "seed", "right", "why", "cosine", "clip_share", "path", "text")
 _COMPARED = (
     *("difference", "low", "high", "paired_t_low", "paired_t_high"),
-    *("p_independent", "p_welch", "p_paired", "p_mcnemar"),
+    *("p_independent", "p_welch", "p_paired", "p_by_prompt", "p_mcnemar"),
 )
 _KID = ("kid", "kid_low", "kid_high", "kid_difference", "kid_difference_low", "kid_difference_high")
 TABLE_COLUMNS = (
@@ -74,7 +74,8 @@ def compared(found: Comparison) -> dict[str, float | None]:
     values = (
         *(found.difference, found.over_prompts.low, found.over_prompts.high),
         *(found.paired_interval.low, found.paired_interval.high),
-        *(found.independent.p, found.welch.p, found.paired.p, found.mcnemar and found.mcnemar.p),
+        *(found.independent.p, found.welch.p, found.paired.p, found.by_prompt.p),
+        found.mcnemar and found.mcnemar.p,
     )
     return dict(zip(_COMPARED, values, strict=True))
 

@@ -56,6 +56,9 @@ class Draughtsman:
         self._method = pipeline if isinstance(pipeline, Opened) else Opened(pipeline)
         self._pipeline = pipeline = self._method.pipeline
         self._settings, self._arguments = settings, dict(self._method.common)
+        # Alone where there are images: pipelines encode one of them for a whole batch, with the random
+        # numbers of its first picture.
+        self._together = 1 if self._method.alone else settings.batch_size
         self.encoder = PromptEncoder(pipeline, settings.clip_skip, self._method.weights)
         self.size = self._method.size or picture_size(pipeline, settings)
         width, height = self.size or (None, None)
@@ -68,6 +71,8 @@ class Draughtsman:
             "clip_skip": settings.clip_skip,
             "width": width,
             "height": height,
+            # The libraries sum in another order for other shapes, and a picture differs in its last digits.
+            "batch": self._together,
             "device": pipeline._execution_device.type,
             "versions": library_versions(),
         }
@@ -130,10 +135,9 @@ class Draughtsman:
             processes.barrier()  # all must have looked before the first draws
             missing = missing[processes.rank :: processes.count]
             jobs = missing
-        # Always full batches: the libraries sum in another order for other shapes, and neither what a run
-        # finds done nor how much is drawn beside it may change a picture. Alone where there are images:
-        # pipelines encode one of them for a whole batch, with the random numbers of its first picture.
-        size = 1 if self._method.alone else self._settings.batch_size
+        # Always full batches, since neither what a run finds done nor how much is drawn beside it may change
+        # a picture.
+        size = self._together
         done = len(jobs) - len(missing)
         if report:
             report("drawing", done, len(jobs))

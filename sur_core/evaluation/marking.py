@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +14,13 @@ from .evaluation import Accuracy, ClipScore, Evaluation
 from .image_text import FeatureCache, ImageTextModel, clip_score_share, cosines
 from .judges import Judge, Verdict, ask_many
 from .kid import kid_of_arms
+from .memory import room_for
 from .pictures import read_picture
 from .references import References
 from .statistics import ALL, compare
 
 _CHUNK = 64
+_ANSWERED = 0.5
 _KID_RESAMPLES = 2000  # a resample costs the square of the number of prompts and references
 
 Load = Callable[[], np.ndarray]
@@ -43,7 +45,7 @@ def add_verdicts(found: Evaluation, judge: Judge, report: Callable, pause: Calla
         found,
         pictures=tuple(judged),
         about={**found.about, "judge": judge.name, **words},
-        remarks=(*found.remarks, *([note] if note else [])),
+        remarks=(*found.remarks, *filter(None, [note, _unanswered(verdicts.values())])),
     )
     accuracies = []
     for arm in found.arms:
@@ -51,6 +53,20 @@ def add_verdicts(found: Evaluation, judge: Judge, report: Callable, pause: Calla
             marks = found.marks(arm.name, kind)
             accuracies.append(Accuracy(arm.name, kind, int(marks.sum()), len(marks)))
     return replace(found, accuracies=tuple(accuracies))
+
+
+def _unanswered(verdicts: Iterable[Verdict]) -> str:
+    """How much of a question judge's answers was an answer, in words; "" if no judge tells."""
+    given = [answer for verdict in verdicts for answer in verdict.details.get("answers", ())]
+    masses = [answer["answered"] for answer in given if isinstance(answer, dict) and "answered" in answer]
+    if not masses:
+        return ""
+    low = sum(mass < _ANSWERED for mass in masses)
+    return (
+        f"of the next token that the judge's model would have said, yes and no together had a median "
+        f"probability of {np.median(masses):.2f}; in {low} of {len(masses)} answers it was below "
+        f"{_ANSWERED:g}, and such answers say little"
+    )
 
 
 def add_clip(
@@ -67,12 +83,18 @@ def add_clip(
         places.setdefault(found.file(picture), len(places))
     loads = [lambda path=path: read_picture(path) for path in places]
     try:
-        rows = _features(cache, loads, "CLIP features", report, pause)
-        others = references and _features(cache, references.loads, "reference features", report, pause)
+        with room_for(
+            f"{clip.folder}: {clip.batch_size} pictures at once", clip.device, "Take CLIP's device 'cpu'"
+        ):
+            rows = _features(cache, loads, "CLIP features", report, pause)
+            others = references and _features(cache, references.loads, "reference features", report, pause)
     finally:
         cache.save()
     images = rows[[places[found.file(picture)] for picture in found.pictures]]
+    height, width, _ = loads[0]().shape
+    unseen = clip.hidden_part(height, width)
     found = _add_scores(found, images, clip)
+    found = replace(found, remarks=(*found.remarks, *([unseen] if unseen else [])))
     return found if references is None else _add_kid(found, images, others, references)
 
 

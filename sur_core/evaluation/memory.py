@@ -1,4 +1,4 @@
-"""Running out of memory while drawing or judging, told in words."""
+"""Running out of memory, told in words."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ from contextlib import contextmanager
 
 from ..training_errors import is_out_of_memory
 from .settings import EvaluationSettings
+
+
+@contextmanager
+def room_for(what: str, device, ways: str) -> Iterator[None]:
+    """Running out of memory becomes a ValueError that says what for, where, and the ``ways`` out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ValueError(f"{what} does not fit into the memory of {device}. {ways}") from error
 
 
 @contextmanager
@@ -30,5 +41,5 @@ def memory_words(
         of = " of {} x {} pixels".format(*size) if size else ""
         raise ValueError(
             f"out of memory while drawing {pictures} pictures{of} at once. In this order: {'; '.join(ways)}. "
-            "What was drawn so far is kept"
+            "What was drawn so far is kept, for the same settings; another batch_size or dtype draws anew"
         ) from error

@@ -43,7 +43,7 @@ from .tables import all_tables
 
 SCHEMA = 2
 RESULTS = "results.json"
-_TESTS, _INTERVALS = ("independent", "welch", "paired"), ("over_prompts", "paired_interval")
+_TESTS, _INTERVALS = ("independent", "welch", "paired", "by_prompt"), ("over_prompts", "paired_interval")
 
 
 def write_results(evaluation: Evaluation) -> None:
@@ -129,4 +129,4 @@ def comparison_from_json(entry: dict) -> Comparison:
 
 def _with(entry: dict, kind: type, *names: str) -> dict:
     """The entry with some of its values, where there are any, as objects of a class."""
-    return entry | {name: entry[name] and kind(**entry[name]) for name in names}
+    return entry | {name: entry[name] and kind(**entry[name]) for name in names if name in entry}

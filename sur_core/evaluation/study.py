@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,18 +17,24 @@ from .evaluation import Evaluation
 from .prompt_sets import EvalPrompt
 from .quality.comparison import ScoreComparison, compare_scores
 from .quality.measure import Measure
+from .sheets.preferences import Votes
 from .statistics import ALL, Comparison
+from .study_people import CellPeople
 
+CELLS = "cells"
 TESTS = ("independent", "welch", "paired", "mcnemar")
 
 
 @dataclass(frozen=True)
 class MeasureInfo:
-    """What a reader must know of a measure; ``note`` is a sentence for reports."""
+    """What a reader must know of a measure; ``note`` is a sentence for reports, ``model`` what it computes
+    with and a hash of its files.
+    """
 
     name: str
     higher_is_better: bool
     note: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,9 @@ class Study:
         accuracies: empty without a judge.
         qualities: empty without measures.
         config: the study's file as it was read.
+        about: the judge, versions, adapters with hashes of their files, the command that made the study.
         remarks: what a reader must know, such as that a judge's marks are not comparable with the paper's.
+        people: what people marked and preferred, of cells where answers were merged.
     """
 
     folder: Path
@@ -109,6 +119,7 @@ class Study:
     config: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    people: tuple[CellPeople, ...] = ()
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -137,6 +148,13 @@ class Study:
                 return row
         raise KeyError(f"nothing for {arm!r}, {measure!r}")
 
+    def votes(self, cell: Cell, arm: str) -> Votes | None:
+        """People's preferences between the baseline (first) and an arm; ``None`` without."""
+        for found in self.people:
+            if (found.model, found.method) == (cell.model, cell.method):
+                return found.votes(cell.evaluation.baseline, arm)
+        return None
+
     def prompt_rows(self, cell: Cell, arm: str) -> list[PromptRow]:
         """Of a cell and an arm, by prompt; empty without a judge."""
         found, rows = cell.evaluation, []
@@ -148,6 +166,13 @@ class Study:
             counts = int(sum(base)), int(sum(ours)), len(ours)
             rows.append(PromptRow(cell.model, cell.method, arm, prompt, *counts))
         return rows
+
+
+def cell_folder(model: str, method: str) -> str:
+    """Where a cell lies in its study: a readable name that no other cell has."""
+    words = "--".join(re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") for name in (model, method))
+    digest = hashlib.blake2b(f"{model}\0{method}".encode(), digest_size=3).hexdigest()
+    return Path(CELLS, f"{words[:80]}-{digest}").as_posix()
 
 
 def accuracy_rows(cells: Sequence[Cell]) -> tuple[AccuracyRow, ...]:

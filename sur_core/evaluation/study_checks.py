@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..model_structure import ModelStructure, examine
 from ..single_file import open_source
+from .pipelines import check_parts
 from .quality import check_measures
 from .run import check_inputs
+from .study import cell_folder
 from .study_config import ModelChoice, StudyConfig
+from .study_people import people_in
 from .text import load_fitting
 
 
@@ -26,13 +31,18 @@ def check_study(config: StudyConfig) -> None:
             )
         if not config.methods_of(model):
             raise ValueError(f"model {model.name!r} has no method to draw with; add [[methods]]")
-        structure = _examine(model)
+        source, structure = _examine(model)
         for method in config.methods_of(model):
             if structure.family not in method.families:
                 raise ValueError(
                     f"method {method.name!r}: diffusers has no such pipeline for {structure.words()}; set "
                     f"the method's models, without {model.name!r}"
                 )
+            try:
+                method.check_model(source, structure, config.settings)
+            except ValueError as error:
+                raise ValueError(f"model {model.name!r}: {error}") from error
+            people_in(config.settings.output_dir / cell_folder(model.name, method.name))
         for path in {arm.adapter for arm in arms if arm.adapter is not None}:
             load_fitting(path, list(structure.widths.values()))
     for choice in config.methods:
@@ -41,7 +51,10 @@ def check_study(config: StudyConfig) -> None:
         check_measures(config.quality_settings)
 
 
-def _examine(model: ModelChoice) -> ModelStructure:
+def _examine(model: ModelChoice) -> tuple[Any, ModelStructure]:
+    """What opens the model, and what it is."""
     names = ("revision", "variant", "single_file_config")
     source = open_source(model.path, **{name: model.options.get(name, "") for name in names})
-    return examine(source, model.options.get("family", ""), model.options.get("prediction_type", ""))
+    structure = examine(source, model.options.get("family", ""), model.options.get("prediction_type", ""))
+    check_parts(source, structure)
+    return source, structure

@@ -34,9 +34,12 @@ from typing import Any
 
 from ..checkpoint import read_passport
 from .arms import Arm
+from .judging.settings import settled as settled_judge
+from .judging.settings import with_device as judge_on
 from .methods import Method, make_method
-from .methods.registry import beside
+from .places import beside
 from .prompt_sets import EvalPrompt, check_ids, load_prompts
+from .quality.registry import measures_beside
 from .settings import EvaluationSettings
 from .shipped_prompts import SHIPPED
 from .toml_files import read_toml_file
@@ -100,7 +103,7 @@ class StudyConfig:
     methods: tuple[MethodChoice, ...]
     adapters: tuple[AdapterChoice, ...]
     negative_prompt: str = ""
-    judge: str | Mapping[str, Any] | None = None
+    judge: Mapping[str, Any] | None = None
     quality: Mapping[str, Any] | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
 
@@ -124,6 +127,11 @@ class StudyConfig:
     def quality_settings(self) -> dict[str, Any]:
         """What :func:`sur_core.evaluation.quality.make_measures` takes; on the drawing's device by itself."""
         return {"device": self.settings.device, **(self.quality or {})}
+
+    @property
+    def judge_settings(self) -> Mapping[str, Any] | None:
+        """What :func:`sur_core.evaluation.judging.make_judge` takes; on the drawing's device by itself."""
+        return None if self.judge is None else settled_judge(self.judge, device=self.settings.device)
 
     def methods_of(self, model: ModelChoice) -> list[Method]:
         """Those that a model is drawn with."""
@@ -164,7 +172,7 @@ def load_study(path: str | Path, output_dir: str | Path | None = None) -> StudyC
             adapters=adapters,
             negative_prompt=negative,
             judge=_judge(document, folder),
-            quality=_typed(document, "quality", dict, None),
+            quality=_quality(document, folder),
             document=document,
         )
     except OSError:
@@ -206,6 +214,8 @@ def _model(table: Mapping[str, Any], folder: Path) -> ModelChoice:
     _known("", table, ("name", "path", *_MODEL))
     path = _needed(table, "path", str)
     options = {name: _typed(table, name, str, "") for name in _MODEL if name in table}
+    if "single_file_config" in options:
+        options["single_file_config"] = beside(options["single_file_config"], folder)
     return ModelChoice(_typed(table, "name", str, path), beside(path, folder), options)
 
 
@@ -251,9 +261,12 @@ def _judge(document: Mapping[str, Any], folder: Path):
     judge = document.get("judge")
     if judge is not None and not isinstance(judge, str | dict):
         raise ValueError(f"judge: expected a table or a text, found {judge!r}")
-    if isinstance(judge, str) and judge.lower().endswith(".toml"):
-        return str(folder / judge)
-    return judge
+    return None if judge is None else settled_judge(judge, folder)
+
+
+def _quality(document: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
+    quality = _typed(document, "quality", dict, None)
+    return None if quality is None else measures_beside(quality, folder)
 
 
 # --- tables -------------------------------------------------------------------------------------------------
@@ -311,5 +324,10 @@ def _typed(table: Mapping[str, Any], name: str, kind: type, default):
 
 
 def with_device(config: StudyConfig, device: str) -> StudyConfig:
-    """The same study drawn elsewhere."""
-    return replace(config, settings=replace(config.settings, device=device))
+    """The same study drawn, judged and measured elsewhere, whatever its file says."""
+    return replace(
+        config,
+        settings=replace(config.settings, device=device),
+        judge=None if config.judge is None else judge_on(config.judge, device),
+        quality=None if config.quality is None else {**config.quality, "device": device},
+    )

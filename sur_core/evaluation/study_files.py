@@ -3,13 +3,16 @@
 ``study.json``, schema version 1, is one object::
 
     schema          1
-    about           judge, versions
+    about           judge, versions, adapters with hashes of their files, the command
     remarks         sentences a reader must know
     config          the study's file as it was read
-    measures        [{name, higher_is_better, note}]
+    measures        [{name, higher_is_better, note, model}]
     cells           [{model, method, folder, scores: {measure: [a number a picture, null where not defined]}}]
     accuracies      [{model, method, comparison, holm: {test: p}}]          Table 2
     qualities       [{model, method, score: fields of ScoreComparison}]     Table 3
+    people          [{model, method, judge: [agreement in Markdown], preferences: [{question, people,
+                    votes: [{pair, type, person, first, second, none, share, p}]}]}]; for readers: it is
+                    taken from the cells' own files again
 
 Pictures and verdicts are in each cell's own ``results.json``. ``study.csv`` has a row for every comparison
 of both tables, with all its figures. None holds a date, so that equal studies leave equal files.
@@ -33,6 +36,7 @@ from .quality.comparison import ScoreComparison
 from .results import comparison_from_json, read_results
 from .statistics import Comparison
 from .study import TESTS, AccuracyRow, Cell, MeasureInfo, QualityRow, Study
+from .study_people import people_of, people_to_json
 from .study_tables import all_tables
 
 SCHEMA = 1
@@ -80,6 +84,7 @@ def to_json(study: Study) -> dict[str, Any]:
         "config": dict(study.config),
         "cells": cells,
         **{name: [asdict(entry) for entry in getattr(study, name)] for name in lists},
+        "people": [people_to_json(found) for found in study.people],
     }
 
 
@@ -165,6 +170,7 @@ def _from_json(found: dict[str, Any], folder: Path) -> Study:
         config=found["config"],
         about=found["about"],
         remarks=tuple(found["remarks"]),
+        people=people_of(folder, cells),
     )
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import gc
-import hashlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from ..model_files import fingerprint
 from ..processes import ALONE, Processes
 from ..stop_signals import StopSignals
 from .evaluation import Evaluation
@@ -21,6 +19,7 @@ from .memory import memory_words
 from .pictures import read_picture
 from .pipelines import open_pipeline
 from .quality import ScoreCache, make_measures, score_pictures
+from .report import write_report
 from .results import write_results
 from .run import (
     Report,
@@ -31,13 +30,12 @@ from .run import (
     open_method,
     stop_if_asked,
 )
-from .study import Cell, MeasureInfo, Study, accuracy_rows, quality_rows
+from .study import Cell, MeasureInfo, Study, accuracy_rows, cell_folder, quality_rows
 from .study_checks import check_study
 from .study_config import ModelChoice, StudyConfig
 from .study_files import write_study
+from .study_people import people_of
 from .study_verdicts import RememberingJudge
-
-CELLS = "cells"
 
 Pause = Callable[[], None]
 
@@ -47,14 +45,16 @@ def run_study(
     report: Report | None = None,
     processes: Processes = ALONE,
     device: str = "",
+    command: str = "",
 ) -> Study | None:
-    """Draw, judge, measure, and write study.json, study.csv and study.md; each cell's own results beside its
-    pictures.
+    """Draw, judge, measure, and write study.json, study.csv, study.md and the report; each cell's own results
+    beside its pictures.
 
     Args:
         report: called with (what, done, total).
         processes: each draws its share of every cell.
         device: where this process draws; otherwise that of the settings.
+        command: what made the study, for its tables.
 
     Returns:
         The study in the main process, nothing in the others.
@@ -79,7 +79,10 @@ def run_study(
         if not processes.is_main:
             return None
         study = _marked(config, drawn, report, pause)
+        if command:
+            study = replace(study, about={**study.about, "command": command})
         write_study(study)
+        write_report(study)
     return study
 
 
@@ -130,16 +133,18 @@ def _marked(config: StudyConfig, drawn: Sequence[Cell], report: Report, pause: P
     measures = [] if config.quality is None else make_measures(config.quality_settings)
     cache = ScoreCache(config.settings.output_dir / "scores.sqlite") if measures else None
     cells = [_scored(cell, measures, cache, report, pause) for cell in cells]
-    remarks = dict.fromkeys(remark for cell in cells for remark in cell.evaluation.remarks)
     return Study(
         folder=config.settings.output_dir,
         cells=tuple(cells),
-        measures=tuple(MeasureInfo(m.name, m.higher_is_better, m.note) for m in measures),
+        measures=tuple(
+            MeasureInfo(m.name, m.higher_is_better, m.note, getattr(m, "model", "")) for m in measures
+        ),
         accuracies=accuracy_rows(cells),
         qualities=quality_rows(cells, measures),
         config=config.document,
-        about=_about(cells[0].evaluation),
-        remarks=tuple(remarks),
+        about=_about(config, cells[0].evaluation),
+        remarks=_remarks(cells, measures),
+        people=people_of(config.settings.output_dir, cells),
     )
 
 
@@ -155,15 +160,33 @@ def _scored(cell: Cell, measures, cache: ScoreCache | None, report: Report, paus
     return replace(cell, scores={name: tuple(np.asarray(values).tolist()) for name, values in scores.items()})
 
 
-def _about(found: Evaluation) -> dict[str, str]:
+def _remarks(cells: Sequence[Cell], measures) -> tuple[str, ...]:
+    """Each once; with its cells' names unless it is true of all."""
+    of: dict[str, list[str]] = {}
+    for cell in cells:
+        height, width, _ = read_picture(cell.evaluation.file(cell.evaluation.pictures[0])).shape
+        cutting = [measure for measure in measures if hasattr(measure, "hidden_part")]
+        hidden = (measure.hidden_part(height, width) for measure in cutting)
+        for remark in dict.fromkeys([*cell.evaluation.remarks, *filter(None, hidden)]):
+            of.setdefault(remark, []).append(_title(cell))
+    return tuple(
+        remark if len(names) == len(cells) else f"{'; '.join(names)}: {remark}"
+        for remark, names in of.items()
+    )
+
+
+def _about(config: StudyConfig, found: Evaluation) -> dict[str, str]:
     """What all cells share."""
-    return {name: found.about[name] for name in ("judge", "versions") if name in found.about}
+    about = {name: found.about[name] for name in ("judge", "versions") if name in found.about}
+    paths = dict.fromkeys(adapter.path for adapter in config.adapters)
+    adapters = (f"{path} ({fingerprint([('adapter', path)])})" for path in paths)
+    return about | {"adapters": "; ".join(adapters)}
 
 
 def _judge(config: StudyConfig):
     from .judging import make_judge
 
-    return check_judge(make_judge(config.judge))
+    return check_judge(make_judge(config.judge_settings))
 
 
 def _titled(report: Report, title: str) -> Report:
@@ -178,10 +201,3 @@ def _release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def cell_folder(model: str, method: str) -> str:
-    """Where a cell lies in its study: a readable name that no other cell has."""
-    words = "--".join(re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") for name in (model, method))
-    digest = hashlib.blake2b(f"{model}\0{method}".encode(), digest_size=3).hexdigest()
-    return Path(CELLS, f"{words[:80]}-{digest}").as_posix()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .sheets.preferences import Votes
+from .sheets.preferences_report import pairs_table
 from .statistics import ALL, NOT_EQUAL_NOTE, Comparison
-from .study import TESTS, Cell, QualityRow, Study
+from .study import TESTS, Cell, MeasureInfo, QualityRow, Study
 from .tables import (
     ABSENT,
     INDEPENDENT_NOTE,
+    OVER_PICTURES_NOTE,
     UNDEFINED,
     interval_words,
     markdown,
@@ -19,10 +22,25 @@ from .tables import (
 
 CLIP_SCORE = "clip_score"
 LEVEL = 0.05
+TEST_NAMES = {
+    "independent": "independent t",
+    "welch": "Welch",
+    "paired": "paired t",
+    "by_prompt": "paired t over prompts",
+    "mcnemar": "McNemar",
+}
 _HEADS = ["Pre-trained Model", "Controlled Method", "Adapter"]
 HOLM_NOTE = (
     "Holm: p adjusted over the whole table, so that the chance of one or more false findings in it stays at "
-    "the level asked."
+    "the level asked, as far as the p it is made of hold: those over prompts do, those over pictures "
+    "need not."
+)
+
+
+VOTES_NOTE = (
+    "- User Preference: of people's answers with a preference, which picture of a pair was chosen. In "
+    "brackets the p of an exact binomial test, which takes every answer for independent, all answers, and how "
+    "many had no preference; intervals by bootstrap over prompts are below. Not corrected by Holm."
 )
 
 
@@ -31,20 +49,22 @@ def all_tables(study: Study) -> str:
     parts = ["# Study", _about(study)]
     if study.accuracies or _clip(study):
         parts += ["## Right pictures (as Table 2 of the paper)", semantic_table(study)]
-    if _shown(study):
+    if _shown(study) or _preferred(study):
         parts += ["## Quality (as Table 3 of the paper)", quality_table(study)]
     if study.accuracies:
         parts += ["## Right pictures by prompt (as Table 7 of the paper)", prompt_table(study)]
         parts += ["## Tests of right pictures", tests_table(study)]
     if study.qualities:
         parts += ["## Tests of measures", measures_tests_table(study)]
+    if study.people:
+        parts += ["## People", people_tables(study)]
     return "\n\n".join(parts) + "\n"
 
 
 def tables_at_a_glance(study: Study) -> str:
     """What is shown when a study ends."""
     parts = [semantic_table(study)] if study.accuracies or _clip(study) else []
-    parts += [quality_table(study)] if _shown(study) else []
+    parts += [quality_table(study)] if _shown(study) or _preferred(study) else []
     pictures = sum(len(cell.evaluation.pictures) for cell in study.cells)
     return "\n\n".join([*parts, f"{pictures} pictures, {len(study.cells)} cells"])
 
@@ -67,7 +87,8 @@ def semantic_table(study: Study) -> str:
         f"{_counts(study)} ↑ and ↓: more or less than the baseline. Intervals and tests are below. "
         f"{NOT_EQUAL_NOTE}"
     )
-    return f"{markdown(rows)}\n\n{note}"
+    notes = [_measure_words(measure) for measure in study.measures if measure.name == CLIP_SCORE]
+    return "\n\n".join([markdown(rows), note, *notes])
 
 
 def quality_table(study: Study) -> str:
@@ -76,17 +97,20 @@ def quality_table(study: Study) -> str:
     heads = [f"{m.name} ({'higher' if m.higher_is_better else 'lower'} is better)" for m in measures]
     sides = ("Baseline", f"Ours (p > {LEVEL:g}?)")
     rows = [[*_HEADS, *(f"{head} {side}" for head in heads for side in sides)]]
+    asked = _preferred(study)
+    rows[0] += [f"User Preference (%) {side}" for side in ("Baseline", "Ours")] * asked
     for cell, arm in _arms(study):
         row = [cell.model, cell.method, arm]
         for measure in measures:
             row += _quality_cells(study.quality(cell, arm, measure.name))
-        rows.append(row)
-    notes = [f"{measure.name}: {measure.note}" for measure in measures if measure.note]
+        rows.append(row + (_votes_cells(study.votes(cell, arm)) if asked else []))
+    notes = [_measure_words(measure) for measure in measures]
     note = (
         f"{_counts(study)} In brackets the p of the paper's independent t-test, ✓ above {LEVEL:g}, ✗ at or "
-        f"below it, and Holm's. {INDEPENDENT_NOTE} {HOLM_NOTE} {NOT_EQUAL_NOTE}"
+        f"below it, and Holm's; then those of the paired t-test of the prompts' means. {INDEPENDENT_NOTE} "
+        f"{HOLM_NOTE} {NOT_EQUAL_NOTE}"
     )
-    return "\n\n".join([markdown(rows), note, *(f"- {words}" for words in notes)])
+    return "\n\n".join([markdown(rows), note, *notes, *([VOTES_NOTE] if asked else [])])
 
 
 def prompt_table(study: Study) -> str:
@@ -108,7 +132,7 @@ def prompt_table(study: Study) -> str:
 def tests_table(study: Study) -> str:
     """Every test and interval of right pictures."""
     heads = ["type", "baseline", "ours", "difference", "interval over prompts"]
-    rows = [[*_HEADS, *heads, *(f"{test} p (Holm)" for test in TESTS)]]
+    rows = [[*_HEADS, *heads, *(f"{TEST_NAMES[test]} p (Holm)" for test in TESTS)]]
     for row in study.accuracies:
         found = row.comparison
         rows.append(
@@ -120,8 +144,8 @@ def tests_table(study: Study) -> str:
             ]
         )
     note = (
-        "Percent and points. The interval over prompts is the one to rely on: all tests take the pictures of "
-        f"one prompt for independent. {why_undefined([row.comparison for row in study.accuracies])}"
+        f"Percent and points. {OVER_PICTURES_NOTE} "
+        f"{why_undefined([row.comparison for row in study.accuracies])}"
         f"{HOLM_NOTE} Rows of all types together are not counted in it. {NOT_EQUAL_NOTE}"
     )
     return f"{markdown(rows)}\n\n{note}"
@@ -130,12 +154,12 @@ def tests_table(study: Study) -> str:
 def measures_tests_table(study: Study) -> str:
     """Every test and interval of the measures."""
     heads = ["measure", "pairs", "left out", "baseline", "ours", "difference", "interval over prompts"]
-    rows = [[*_HEADS, *heads, *(f"{test} p (Holm)" for test in TESTS[:-1])]]
+    rows = [[*_HEADS, *heads, *(f"{TEST_NAMES[test]} p (Holm)" for test in TESTS[:-1])]]
     for row in study.qualities:
         score, found = row.score, row.score.comparison
         start = [row.model, row.method, score.arm, score.measure]
         if found is None:
-            rows.append([*start, "0", str(score.undefined), *[UNDEFINED] * 7])
+            rows.append([*start, "0", str(score.undefined), *[UNDEFINED] * (len(rows[0]) - 6)])
             continue
         rows.append(
             [
@@ -147,11 +171,36 @@ def measures_tests_table(study: Study) -> str:
         )
     compared = [row.score.comparison for row in study.qualities if row.score.comparison]
     note = (
-        "Left out: pairs in which the measure is not defined for one of the pictures. The interval over "
-        "prompts is the one to rely on: all tests take the pictures of one prompt for independent. "
-        f"{why_undefined(compared)}{HOLM_NOTE} {NOT_EQUAL_NOTE}"
+        "Left out: pairs in which the measure is not defined for one of the pictures. "
+        f"{OVER_PICTURES_NOTE} {why_undefined(compared)}{HOLM_NOTE} {NOT_EQUAL_NOTE}"
     )
     return f"{markdown(rows)}\n\n{note}"
+
+
+def people_tables(study: Study) -> str:
+    """How far judges agree with people, and whom people prefer; of each cell they have looked at."""
+    parts = []
+    for found in study.people:
+        parts += [f"### {found.model}, {found.method}", *found.judges]
+        for one in found.preferences:
+            parts += [f"{one.question} ({len(one.people)} people)", pairs_table(one)]
+    return "\n\n".join(parts)
+
+
+def _preferred(study: Study) -> bool:
+    return any(study.votes(cell, arm) for cell, arm in _arms(study))
+
+
+def _votes_cells(votes: Votes | None) -> list[str]:
+    if votes is None or votes.share is None:
+        return [ABSENT, ABSENT]
+    words = f"p {p_words(votes.test.p)}, {votes.first + votes.second + votes.none} answers, {votes.none} none"
+    return [percent(1 - votes.share), f"{percent(votes.share)} ({words})"]
+
+
+def _measure_words(measure: MeasureInfo) -> str:
+    model = f" Computed with {measure.model}." if measure.model else ""
+    return f"- {measure.name}: {measure.note}{model}"
 
 
 def _arms(study: Study) -> Iterator[tuple[Cell, str]]:
@@ -178,10 +227,12 @@ def _quality_cells(row: QualityRow) -> list[str]:
     score, found = row.score, row.score.comparison
     if found is None:
         return [ABSENT, ABSENT]
-    p = found.independent.p
+    p, over_prompts = found.independent.p, found.by_prompt.p
     words = "p not defined"
     if p is not None:
         words = f"{'✓' if p > LEVEL else '✗'} p {p_words(p)}, Holm {p_words(score.holm_independent)}"
+    if over_prompts is not None:
+        words += f"; over prompts p {p_words(over_prompts)}, Holm {p_words(score.holm_by_prompt)}"
     return [f"{found.baseline_mean:.3f}", f"{found.mean:.3f} ({words})"]
 
 

@@ -20,7 +20,8 @@ class JudgeByType:
     def __init__(self, judges: Mapping[str, Judge]):
         self._judges = dict(judges)
         self.name = "; ".join(f"{type}: {judge.name}" for type, judge in self._judges.items())
-        self.note = next((note for one in self._judges.values() if (note := getattr(one, "note", ""))), "")
+        notes = dict.fromkeys(getattr(judge, "note", "") for judge in self._judges.values())
+        self.note = " ".join(filter(None, notes))
         self.about = {type: getattr(judge, "about", {}) for type, judge in self._judges.items()}
 
     def check(self, prompts: Iterable[EvalPrompt]) -> None:

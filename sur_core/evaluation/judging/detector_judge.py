@@ -13,7 +13,7 @@ from ..judges import Verdict
 from ..prompt_sets import EvalPrompt, PromptSetError
 from .colors import NAMES, color_shares, share_of
 from .detections import Detection, Detector, object_pixels, without_doubles
-from .models import NOT_COMPARABLE
+from .models import NOT_COMPARABLE, RULES
 from .truth import Truth, Wanted, read_truth
 
 
@@ -71,6 +71,8 @@ class DetectorJudge:
             "model": detector.name,
             "identity": getattr(detector, "identity", ""),
             "dtype": getattr(detector, "dtype", ""),
+            "device": getattr(getattr(detector, "device", None), "type", ""),
+            "rules": RULES,
             "threshold": self._threshold,
             "overlap": self._rules.overlap,
             "color_share": self._rules.color_share,

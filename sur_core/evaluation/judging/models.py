@@ -21,6 +21,11 @@ NOT_COMPARABLE = (
 """Stands wherever the marks of a model are printed."""
 
 
+RULES = 1
+"""Of reading a truth, asking, counting and naming colours. Raise it with every change that may turn a mark:
+remembered verdicts of other rules are not taken."""
+
+
 class JudgeModelError(ModelFileError):
     """A judge's model cannot be used for what it is asked; the message names the model."""
 

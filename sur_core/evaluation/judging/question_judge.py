@@ -9,7 +9,7 @@ import numpy as np
 
 from ..judges import Verdict
 from ..prompt_sets import EvalPrompt, PromptSetError
-from .models import NOT_COMPARABLE
+from .models import NOT_COMPARABLE, RULES
 from .questions import questions_of
 from .truth import read_truth
 from .yes_or_no import Answer
@@ -44,6 +44,8 @@ class VlmJudge:
             "model": model.name,
             "identity": getattr(model, "identity", ""),
             "dtype": getattr(model, "dtype", ""),
+            "device": getattr(getattr(model, "device", None), "type", ""),
+            "rules": RULES,
             "prompt": getattr(model, "prompt", ""),
             "threshold": threshold,
         }

@@ -19,14 +19,18 @@ the name of a ``.toml`` file with a ``[judge]`` table, or ``module:callable`` as
 
     [judge.types.Color]
     kind = "my_judges:make_color_judge"
+
+Relative paths of models start from the file's own folder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..judges import Judge, load_judge
+from ..places import beside
 from ..toml_files import read_toml_file
 from .by_type import JudgeByType
 from .detector_judge import DetectorJudge, DetectorRules
@@ -67,7 +71,47 @@ def make_judge(settings: str | Mapping[str, Any]) -> Judge:
         JudgeSettingsError (a ValueError): an unknown kind or setting, or an impossible value.
         ValueError, OSError: what it needs cannot be loaded; in words.
     """
-    return _make(_as_table(settings), "judge", {})
+    return _make(settled(settings), "judge", {})
+
+
+def settled(settings: str | Mapping[str, Any], folder: str | Path = ".", device: str = "") -> Any:
+    """The settings as a table whose models are found from anywhere.
+
+    Args:
+        folder: what relative paths start from; those of a ``.toml`` file start from its own folder.
+        device: for every model that names none itself.
+
+    Raises:
+        ValueError, OSError: a ``.toml`` file that cannot be read, or is no judge's.
+    """
+    if isinstance(settings, str) and settings.lower().endswith(".toml"):
+        path = Path(folder, Path(settings).expanduser())
+        return settled(_read_toml(str(path)), path.parent, device)
+    return _settled(_as_table(settings), folder, device)
+
+
+def with_device(settings: Any, device: str) -> Any:
+    """A table of :func:`settled` with all its models on a device."""
+    return _changed(settings, lambda table: {**table, "device": device})
+
+
+def _settled(table: Any, folder: str | Path, device: str) -> Any:
+    def change(table: Mapping[str, Any]) -> dict[str, Any]:
+        found = {"device": device, **table} if device else dict(table)
+        if isinstance(found.get("model"), str):
+            found["model"] = beside(found["model"], folder)
+        return found
+
+    return _changed(table, change)
+
+
+def _changed(table: Any, change) -> Any:
+    """With every table of a model changed; what is wrong is left for :func:`_check` to name."""
+    kind = table.get("kind") if isinstance(table, Mapping) else None
+    if kind == "by type" and isinstance(table.get("types"), Mapping):
+        types = {name: _changed(one, change) for name, one in table["types"].items()}
+        return {**table, "types": types}
+    return change(table) if kind in ("detector", "vlm") else table
 
 
 def _make(settings: Any, where: str, opened: dict) -> Judge:
@@ -104,7 +148,7 @@ def _as_table(settings: str | Mapping[str, Any]) -> Mapping[str, Any]:
     kind, _, model = settings.partition(":")
     if kind in ("detector", "vlm"):
         return {"kind": kind, "model": model}
-    return _read_toml(settings) if settings.lower().endswith(".toml") else {"kind": settings}
+    return {"kind": settings}
 
 
 def _read_toml(path: str) -> Mapping[str, Any]:

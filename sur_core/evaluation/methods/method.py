@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ...model_structure import ModelStructure
 from ..prompt_sets import EvalPrompt
 from ..settings import EvaluationSettings
 
@@ -94,6 +95,11 @@ class Method:
 
     def check(self, prompts: Sequence[EvalPrompt]) -> None:
         """What can be checked before a model is opened. ValueError or OSError in words."""
+
+    def check_model(self, source, structure: ModelStructure, settings: EvaluationSettings) -> None:
+        """What a model's configuration files tell of whether :meth:`open` will work, before any weights are
+        loaded. ``source``: a ModelFolder or SingleFile. ValueError in words.
+        """
 
     def open(self, base, context: Context) -> Opened:
         """Ready to draw with the model of ``base``, a text-to-image pipeline, which is left as it is."""

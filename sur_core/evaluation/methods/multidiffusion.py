@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...model_structure import ModelStructure
 from ..pipelines import scheduler_of
 from ..prompt_sets import EvalPrompt
+from ..settings import EvaluationSettings
 from .method import Context, Method, Opened, rebuilt
 
 _VIEW, _STRIDE = 64, 8  # in latents; diffusers' pipeline has no argument for them
@@ -52,6 +54,10 @@ class MultiDiffusion(Method):
         if self._scheduler_of:
             scheduler_of(self._scheduler_of, "epsilon")
 
+    def check_model(self, source, structure: ModelStructure, settings: EvaluationSettings) -> None:
+        self._check_keeps(settings)
+        self._checked_size(source.config("unet").get("sample_size") or _VIEW, structure.vae_factor)
+
     def open(self, base, context: Context) -> Opened:
         pipeline = rebuilt(
             base,
@@ -59,13 +65,18 @@ class MultiDiffusion(Method):
             self.name,
             scheduler=self._scheduler(base, context),
         )
-        side = pipeline.unet.config.sample_size
+        size = self._checked_size(pipeline.unet.config.sample_size, pipeline.vae_scale_factor)
+        words = {"scheduler": f"that of {self._scheduler_of}"} if self._scheduler_of else {}
+        return Opened(pipeline, common=self._common, alone=True, size=size, words=words)
+
+    def _checked_size(self, side: int | Sequence[int], factor: int) -> tuple[int, int]:
+        """(width, height) of the pictures. ``side``: of the model's latents; ``factor``: pixels of each."""
         height, width = (side, side) if isinstance(side, int) else side
         size = self._size[0] or 4 * width * _FACTOR, self._size[1] or height * _FACTOR
-        if pipeline.vae_scale_factor != _FACTOR:
+        if factor != _FACTOR:
             raise ValueError(
                 f"method {self.name!r}: the pipeline takes a VAE that makes {_FACTOR} pixels of a latent for "
-                f"granted; this one makes {pipeline.vae_scale_factor}"
+                f"granted; this one makes {factor}"
             )
         for name, pixels in zip(("width", "height"), size, strict=True):
             self._check_side(name, pixels)
@@ -74,18 +85,20 @@ class MultiDiffusion(Method):
                 f"method {self.name!r}: a picture of {size[0]} x {size[1]} is a single view, in which "
                 f"MultiDiffusion does nothing; set width above {_VIEW * _FACTOR}"
             )
-        words = {"scheduler": f"that of {self._scheduler_of}"} if self._scheduler_of else {}
-        return Opened(pipeline, common=self._common, alone=True, size=size, words=words)
+        return size
 
     def _scheduler(self, base, context: Context):
         if not self._scheduler_of:
             return base.scheduler
-        if context.settings.scheduler != "keep":
+        self._check_keeps(context.settings)
+        return scheduler_of(self._scheduler_of, base.scheduler.config.prediction_type)
+
+    def _check_keeps(self, settings: EvaluationSettings) -> None:
+        if self._scheduler_of and settings.scheduler != "keep":
             raise ValueError(
                 f"method {self.name!r}: scheduler_of says whose scheduler to take, and scheduler is "
-                f"{context.settings.scheduler!r} for all; set one of them, and scheduler to 'keep' otherwise"
+                f"{settings.scheduler!r} for all; set one of them, and scheduler to 'keep' otherwise"
             )
-        return scheduler_of(self._scheduler_of, base.scheduler.config.prediction_type)
 
     def _check_side(self, name: str, pixels: int) -> None:
         """Views must reach the edge: what none covers, the pipeline would leave grey."""

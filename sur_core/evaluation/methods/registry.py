@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..places import beside
 from .controlnet import CannyControlNet, SegmentationControlNet
 from .method import Method
 from .multidiffusion import MultiDiffusion
@@ -62,12 +63,6 @@ def make_method(table: Mapping[str, Any], folder: str | Path = ".") -> Method:
         return KINDS[kind](**settings)
     except ValueError as error:
         raise ValueError(f"{kind}: {error}") from None
-
-
-def beside(model: str, folder: str | Path) -> str:
-    """A model's path from ``folder`` if it lies there; otherwise as it is, such as a hub id."""
-    path = Path(folder, Path(model).expanduser())
-    return str(path) if path.exists() else model
 
 
 def _settings_of(kind: type[Method]) -> dict[str, inspect.Parameter]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ...model_structure import ModelStructure
+from ..settings import EvaluationSettings
 from .method import Context, Method, Opened, rebuilt
 
 _SCHEDULERS = ("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler")
@@ -28,16 +30,23 @@ class SelfAttentionGuidance(Method):
             raise ValueError(f"scale: expected a number from 0 to 10, found {scale!r}")
         self._scale = float(scale)
 
-    def open(self, base, context: Context) -> Opened:
-        pipeline = rebuilt(base, {False: "StableDiffusionSAGPipeline"}, self.name)
+    def check_model(self, source, structure: ModelStructure, settings: EvaluationSettings) -> None:
+        own = source.config("scheduler", "scheduler_config.json").get("_class_name")
+        self._check_scheduler(str(own), settings)
+
+    def _check_scheduler(self, own: str, settings: EvaluationSettings) -> None:
+        """``own``: class of the model's scheduler."""
         chosen = {"ddim": "DDIMScheduler", "dpmpp_2m": "DPMSolverMultistepScheduler"}
-        kept = type(base.scheduler).__name__
-        scheduler = kept if context.settings.scheduler == "keep" else chosen.get(context.settings.scheduler)
+        scheduler = own if settings.scheduler == "keep" else chosen.get(settings.scheduler)
         if scheduler not in _SCHEDULERS:
             raise ValueError(
                 f"method {self.name!r}: the pipeline computes x_0 by formulas that are wrong for the "
-                f"scheduler {scheduler or context.settings.scheduler}; set scheduler to 'ddim' or 'dpmpp_2m'"
+                f"scheduler {scheduler or settings.scheduler}; set scheduler to 'ddim' or 'dpmpp_2m'"
             )
+
+    def open(self, base, context: Context) -> Opened:
+        pipeline = rebuilt(base, {False: "StableDiffusionSAGPipeline"}, self.name)
+        self._check_scheduler(type(base.scheduler).__name__, context.settings)
         if not getattr(pipeline.unet.mid_block, "attentions", None):
             raise ValueError(
                 f"method {self.name!r}: the UNet of this model has no self-attention in its middle"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import torch
 
+from ...model_structure import ModelStructure
 from ..prompt_sets import EvalPrompt
+from ..settings import EvaluationSettings
 from ..toml_files import read_toml_file
 from .method import Context, Method, Opened
 
@@ -54,6 +57,9 @@ class PromptWeighting(Method):
         self._require()
         self._texts = self._from_file(prompts) if self._file else self._from_words(prompts)
 
+    def check_model(self, source, structure: ModelStructure, settings: EvaluationSettings) -> None:
+        _check_skip(settings.clip_skip)
+
     def open(self, base, context: Context) -> Opened:
         self.check(context.prompts)
         weights = _Compel(base, self._texts, context.settings.clip_skip)
@@ -84,11 +90,14 @@ class PromptWeighting(Method):
                 f"method {self.name!r}: none of the words {', '.join(self._words)} is in any prompt, so "
                 "nothing would be weighted"
             )
+        for prompt in prompts:
+            _check_read_back(prompt.prompt, found[prompt.id], self._weight)
         return found
 
 
 def weighted(text: str, words: Sequence[str], weight: float) -> str:
-    """The text in compel's syntax, with ``weight`` on every occurrence of the words.
+    """The text in compel's syntax, with ``weight`` on every occurrence of the words. A part of a compound
+    with hyphens is no occurrence: after one, compel would take the brackets for letters.
 
     ValueError if the text has signs that compel would read as its own and offers no way to write.
     """
@@ -99,10 +108,25 @@ def weighted(text: str, words: Sequence[str], weight: float) -> str:
         )
     either = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
     pieces, end = [], 0
-    for match in re.finditer(rf"(?<!\w)(?:{either})(?!\w)", text, re.IGNORECASE):
+    for match in re.finditer(rf"(?<![\w-])(?:{either})(?![\w-])", text, re.IGNORECASE):
         pieces += [_escaped(text[end : match.start()]), f"({_escaped(match.group())}){weight:g}"]
         end = match.end()
     return "".join([*pieces, _escaped(text[end:])])
+
+
+def _check_read_back(plain: str, text: str, weight: float) -> None:
+    """ValueError if compel reads from ``text`` other words than those of ``plain``, or other weights."""
+    from compel import Compel
+
+    parsed = Compel.parse_prompt_string(text)
+    parts = [part for prompt in getattr(parsed, "prompts", ()) for part in getattr(prompt, "children", ())]
+    words = "".join(str(getattr(part, "text", "")) for part in parts)
+    weights = {float(getattr(part, "weight", math.nan)) for part in parts}
+    if "".join(words.split()) != "".join(plain.split()) or not weights <= {1.0, weight}:
+        raise ValueError(
+            f"compel reads {text!r} as {words!r} with the weights {sorted(weights)}; write the weighted "
+            "prompts into a file yourself and set texts"
+        )
 
 
 def _escaped(text: str) -> str:
@@ -121,8 +145,7 @@ class _Compel:
             1: ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED,
             2: ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NORMALIZED,
         }
-        if clip_skip not in kinds:
-            raise ValueError(f"clip_skip {clip_skip}: compel knows 1 and 2 only")
+        _check_skip(clip_skip)
         kind = kinds[clip_skip]
         if is_sdxl:
             kind = ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
@@ -147,6 +170,11 @@ class _Compel:
             return torch.cat([encoder(text) for encoder in self._encoders], dim=-1)
         except (ValueError, RuntimeError, TypeError) as error:
             raise ValueError(f"compel cannot read the weighted text {text!r} ({error})") from error
+
+
+def _check_skip(clip_skip: int) -> None:
+    if clip_skip not in (1, 2):
+        raise ValueError(f"clip_skip {clip_skip}: compel knows 1 and 2 only")
 
 
 def _version() -> str:

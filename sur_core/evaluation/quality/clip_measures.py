@@ -28,6 +28,7 @@ class ClipCosine:
     def __init__(self, model: ImageTextModel):
         self._model = model
         self.fingerprint = identity(self.name, model.fingerprint)
+        self.hidden_part = model.hidden_part
 
     def score(self, pictures: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
         return _cosines(self._model, pictures, texts)
@@ -55,6 +56,7 @@ class ClipScore:
     def __init__(self, model: ImageTextModel):
         self._model = model
         self.fingerprint = identity(self.name, model.fingerprint)
+        self.hidden_part = model.hidden_part
 
     def score(self, pictures: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
         return self._model.logit_scale * _cosines(self._model, pictures, texts)
@@ -83,6 +85,7 @@ class ClipIqa:
             "this CLIP model are not comparable with published ones."
         )
         self.fingerprint = identity(self.name, model.fingerprint, *anchors)
+        self.hidden_part = model.hidden_part
 
     def score(self, pictures: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
         images = self._model.image_features(pictures)

@@ -11,7 +11,7 @@ from ..correction import holm
 from ..statistics import ALL, Comparison, SignificanceTest, compare
 from .measure import Measure, PairMeasure
 
-SHARES_NOTE = "both shares add up to one, so only the paired test has a meaning"
+SHARES_NOTE = "both shares add up to one, so only the paired tests have a meaning"
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class ScoreComparison:
             in both arms; ``None`` if there is no such pair. Of a
             :class:`PairMeasure`, the means are of shares.
         undefined: pairs that were left out, since the measure is not defined for one of the pictures.
-        holm_independent, holm_welch, holm_paired: the tests' p-values by Holm's correction over the whole
-            table; ``None`` where a test is not defined.
+        holm_independent, holm_welch, holm_paired, holm_by_prompt: the tests' p-values by Holm's correction
+            over the whole table; ``None`` where a test is not defined.
     """
 
     measure: str
@@ -39,6 +39,7 @@ class ScoreComparison:
     holm_independent: float | None = None
     holm_welch: float | None = None
     holm_paired: float | None = None
+    holm_by_prompt: float | None = None
 
     @property
     def gain(self) -> float | None:
@@ -118,7 +119,7 @@ def _row(
 
 
 def _corrected(rows: list[ScoreComparison]) -> list[ScoreComparison]:
-    for test in ("independent", "welch", "paired"):
+    for test in ("independent", "welch", "paired", "by_prompt"):
         p_values = [row.comparison and getattr(row.comparison, test).p for row in rows]
         adjusted = holm(p_values)
         rows = [replace(row, **{f"holm_{test}": p}) for row, p in zip(rows, adjusted, strict=True)]

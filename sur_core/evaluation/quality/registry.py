@@ -9,22 +9,27 @@ As a table of a configuration file, each part optional:
     clip_iqa = {anchors = ["Good photo.", "Bad photo."]}    # takes clip's model if it names none
     brisque = {model = "allmodel", ranges = "allrange"}     # or {library = "piq"}, {library = "pyiqa"}
     musiq = {library = "pyiqa"}
+
+In a study's file relative paths start from its folder (:func:`measures_beside`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 import torch
 
+from ...model_files import fingerprint
 from ...surd_build.model_source import ModelSource, find_model
 from ..image_text import ImageTextModel, check_folder
+from ..places import beside
 from .brisque import FEATURES, Brisque
 from .clip_measures import ANCHORS, ClipCosine, ClipIqa, ClipScore
 from .libraries import LibraryMeasure, import_library
-from .measure import Measure, QualityError
+from .measure import Measure, QualityError, identity
 from .siglip import SiglipScore, check_siglip, check_tokenizer
 from .svr import read_svr
 
@@ -62,6 +67,25 @@ class _Plan:
     models: dict[str, ModelSource] = field(default_factory=dict)
 
 
+def measures_beside(settings: Mapping, folder: str | Path) -> dict:
+    """The same settings, with files and models that lie in ``folder`` named by their whole paths."""
+    return {
+        name: _beside(value, folder) if name in _KEYS else value for name, value in dict(settings).items()
+    }
+
+
+def _beside(given: object, folder: str | Path) -> object:
+    if isinstance(given, str):
+        return beside(given, folder)
+    if not isinstance(given, Mapping):
+        return given  # which _table refuses in words
+    paths = ("model", "ranges")
+    return {
+        name: beside(value, folder) if name in paths and isinstance(value, str) else value
+        for name, value in given.items()
+    }
+
+
 def check_measures(settings: Mapping) -> None:
     """Find everything the measures need, without loading weights. Models named as on the hub are downloaded.
 
@@ -94,13 +118,36 @@ def make_measures(settings: Mapping) -> list[Measure]:
     measures: list[Measure] = []
     for name, table in plan.wanted.items():
         try:
-            measures += _make(plan, name, table, clips)
+            for measure in _make(plan, name, table, clips):
+                measure.conditions = identity(plan.device.type, plan.batch_size, *_versions())
+                measure.model = _model_words(plan, name, table)
+                measures.append(measure)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise QualityError(
                 f"{name}: its model does not fit into the memory of {plan.device}. Set quality.device to "
                 "'cpu', or take a smaller model"
             ) from error
     return measures
+
+
+def _model_words(plan: _Plan, name: str, table: dict) -> str:
+    if "library" in table:
+        return f"the library {table['library']}"
+    if name in plan.models:
+        return f"{plan.models[name].name} ({plan.models[name].identity})"
+    files = [(key, Path(table[key])) for key in ("model", "ranges")]
+    return f"{' and '.join(path.name for _, path in files)} ({fingerprint(files)})"
+
+
+def _versions() -> list[str]:
+    """Of libraries that may change a score's last digits."""
+    found = []
+    for name in ("torch", "transformers", "numpy", "scipy", "pillow"):
+        try:
+            found.append(metadata.version(name))
+        except metadata.PackageNotFoundError:
+            found.append("")
+    return found
 
 
 def _make(plan: _Plan, name: str, table: dict, clips: dict[Path, ImageTextModel]) -> list[Measure]:

@@ -124,5 +124,6 @@ def _of_chunk(measure, pictures: list[np.ndarray], texts: Sequence[str], cache: 
 
 def _key(measure: Measure, picture: np.ndarray, text: str) -> str:
     text = text if measure.reads_text else ""
-    parts = "\0".join((measure.fingerprint, picture_digest(picture), text))
+    conditions = getattr(measure, "conditions", "")
+    parts = "\0".join((measure.fingerprint, conditions, picture_digest(picture), text))
     return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()

@@ -12,7 +12,7 @@ import torch
 
 from ...model_files import read_json
 from ...surd_build.model_source import ModelSource, load_image_processor, load_tokenizer, load_weights
-from ..image_text import cosines
+from ..image_text import cosines, filled
 from .measure import QualityError, identity
 
 log = logging.getLogger(__name__)
@@ -65,8 +65,10 @@ class SiglipScore:
         parts = []
         for start in range(0, len(pictures), self._batch_size):
             batch = list(pictures[start : start + self._batch_size])
-            pixels = self._processor(images=batch, return_tensors="pt")["pixel_values"].to(self._device)
-            parts.append(self._model.vision_model(pixel_values=pixels).pooler_output.float().cpu())
+            full = filled(batch, self._batch_size)
+            pixels = self._processor(images=full, return_tensors="pt")["pixel_values"].to(self._device)
+            pooled = self._model.vision_model(pixel_values=pixels).pooler_output
+            parts.append(pooled.float().cpu()[: len(batch)])
         return torch.cat(parts)
 
     def _text_features(self, texts: Sequence[str]) -> torch.Tensor:
@@ -78,11 +80,15 @@ class SiglipScore:
                 if len(ids) > self._length:
                     log.warning("SigLIP reads %d tokens only; cut: %r", self._length, text)
             tokens = self._tokenizer(
-                batch, padding="max_length", truncation=True, max_length=self._length, return_tensors="pt"
+                filled(batch, self._batch_size),
+                padding="max_length",
+                truncation=True,
+                max_length=self._length,
+                return_tensors="pt",
             )
             # No attention mask: it was trained to read its padding.
             ids = tokens["input_ids"].to(self._device)
-            parts.append(self._model.text_model(input_ids=ids).pooler_output.float().cpu())
+            parts.append(self._model.text_model(input_ids=ids).pooler_output.float().cpu()[: len(batch)])
         return torch.cat(parts)
 
 

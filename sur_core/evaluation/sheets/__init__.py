@@ -15,7 +15,7 @@ from .choice import Choice
 from .marks import Marks, SheetJudge, merge_marks, read_marks, write_marks
 from .page import PageOptions
 from .preference import make_preference
-from .preferences import Preferences, merge_preferences, write_preferences
+from .preferences import Preferences, merge_preferences, read_preferences, write_preferences
 from .sheet import Made, make_sheet
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "merge_marks",
     "merge_preferences",
     "read_marks",
+    "read_preferences",
     "write_marks",
     "write_preferences",
 ]

@@ -16,7 +16,10 @@ _KINDS = {
     SHEET: ("sur sheet answers", "answers to a marking sheet", "evaluate sheet merge"),
     PREFERENCE: ("sur preference answers", "answers to a preference study", "evaluate preference merge"),
 }
-_DEPTHS = ("", "*/", "*/*/")
+_DEPTHS = ("", "*/", "*/*/", "*/*/*/")  # a cell of a study lies three below
+
+
+_IN_A_STUDY = ("", "cells/*/")
 
 
 class AnswersError(ValueError):
@@ -104,7 +107,7 @@ def find_key(paths: Sequence[str | os.PathLike], kind: str, results: str | os.Pa
 
     Args:
         results: the results folder it lies in; otherwise it is looked for in the working folder and up to
-            two folders below.
+            three folders below.
 
     Raises:
         AnswersError: there is none, or several; and what :func:`read_answers` raises.
@@ -115,8 +118,9 @@ def find_key(paths: Sequence[str | os.PathLike], kind: str, results: str | os.Pa
     study = _read(path, kind, None).study
     place = Path(FOLDERS[kind]) / study / KEY
     if results is not None:
-        key = Path(results) / place
-        if not key.is_file():
+        found = [path for depth in _IN_A_STUDY for path in Path(results).glob(f"{depth}{place.as_posix()}")]
+        key = found[0] if found else Path(results) / place
+        if not found:
             raise AnswersError(
                 f"{path}: answers a page that was not made from {results} (there is no {key}). Give the "
                 "results folder the page was made from with --results"
@@ -126,7 +130,7 @@ def find_key(paths: Sequence[str | os.PathLike], kind: str, results: str | os.Pa
     if len(keys) != 1:
         seen = f"found {len(keys)}: {', '.join(map(str, keys))}" if keys else "found none"
         raise AnswersError(
-            f"{path}: looked for the key of its page, {place}, in this folder and two below, and {seen}. "
+            f"{path}: looked for the key of its page, {place}, in this folder and three below, and {seen}. "
             "Give the results folder the page was made from with --results"
         )
     return keys[0]

@@ -78,7 +78,8 @@ def check_place(page: Path, results: Path) -> None:
                 f"{path}: is there already, and people may be answering it. Give another name with -o, or "
                 "delete it"
             )
-    if page.resolve().is_relative_to(Path(results).resolve()):
+    studies = [folder for folder in page.resolve().parents if (folder / "study.json").is_file()]
+    if studies or page.resolve().is_relative_to(Path(results).resolve()):
         raise ValueError(
             f"{page}: lies in the results folder, whose pictures and key tell the arms; whoever gets the "
             "page must not get those. Give a place outside with -o"

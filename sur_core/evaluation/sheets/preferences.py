@@ -173,6 +173,36 @@ def write_preferences(found: Preferences, folder: Path) -> Path:
     return path
 
 
+def read_preferences(path: str | os.PathLike) -> Preferences:
+    """What :func:`write_preferences` wrote. ``path``: of the file or its folder. OSError, ValueError."""
+    path = Path(path)
+    path = path / PREFERENCES_FILE if path.is_dir() else path
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; 'evaluate preference merge' writes it") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}); merge the answers again") from error
+    if not isinstance(found, dict) or (found.get("kind"), found.get("version")) != (
+        "sur preferences",
+        VERSION,
+    ):
+        raise ValueError(f"{path}: expected merged preferences, version {VERSION}; merge the answers again")
+    try:
+        pairs = tuple(tuple(pair) for pair in found["pairs"])
+        people, notes = tuple(found["people"]), tuple(found["notes"])
+        shown = tuple(map(_shown, found["shown"]))
+        return Preferences(found["study"], found["title"], found["question"], pairs, people, shown, notes)
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: damaged ({reason}); merge the answers again") from error
+
+
+def _shown(entry: dict) -> ShownPair:
+    fields = {name: value for name, value in entry.items() if name not in ("pair", "answers", "choices")}
+    return ShownPair(PairItem(**fields), tuple(entry["pair"]), entry["answers"])
+
+
 def all_votes(found: Preferences) -> list[Votes]:
     """Those of all people by pair and type, then each person's by pair."""
     wanted = [(pair, type, ALL) for pair in found.pairs for type in (*found.types, ALL)]
