@@ -22,6 +22,7 @@ bench: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/train_step.py
 	$(VENV)/bin/python benchmarks/knowledge.py
 	$(VENV)/bin/python benchmarks/surd_builder.py
+	$(VENV)/bin/python benchmarks/llmdiff_cost.py
 
 small-world: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/small_world.py

@@ -1,8 +1,8 @@
 """Run by ComfyUI Manager after the pack has been copied into place, and by AUTOMATIC1111 and Forge at every
 start.
 
-Checks what the pack needs, makes the folder for adapters, and says what to do next. It installs nothing, uses
-no network, and may be run again at any time: ``python install.py``.
+Checks what the pack needs, makes the folders for adapters and language models, and says what to do next. It
+installs nothing, uses no network, and may be run again at any time: ``python install.py``.
 """
 
 from __future__ import annotations
@@ -42,6 +42,17 @@ def adapter_folder(pack: Path) -> Path | None:
     return folder
 
 
+def llmdiff_folders(pack: Path) -> list[Path]:
+    """The folders of ComfyUI's LLMDiff nodes, made if needed; none outside of a ComfyUI."""
+    models = pack.parent.parent / "models"
+    if pack.parent.name != "custom_nodes" or not models.is_dir():
+        return []
+    folders = [models / name for name in ("llmdiff_adapters", "llm", "llmdiff_encodings")]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    return folders
+
+
 def main() -> int:
     found = problems()
     for problem in found:
@@ -50,11 +61,14 @@ def main() -> int:
     pack = Path(__file__).absolute().parent
     try:
         folder = adapter_folder(pack)
+        llmdiff = llmdiff_folders(pack)
     except OSError as error:
         print(f"[SUR-adapter] Could not make the folder for adapters: {error}")
         return 1
     where = folder or "models/sur_adapters of your ComfyUI, AUTOMATIC1111 or Forge"
     print(f"[SUR-adapter] Put adapters (.safetensors or the authors' .pt) into {where}.")
+    if llmdiff:
+        print(f"[SUR-adapter] Put LLMDiff adapters into {llmdiff[0]}, language models into {llmdiff[1]}.")
     if next_step := NEXT_STEPS.get(pack.parent.name):
         print(f"[SUR-adapter] {next_step}")
     return 1 if found else 0

@@ -3,8 +3,8 @@
     python benchmarks/surd_builder.py [--quick] [--only collecting|models]
 
 collect   the whole step on 512 x 512 files, from walking the folder to the choice of samples; every file is
-          read once and decoded once. Rates are of core-seconds, so that other programs do not count; how fast
-          Pillow alone decodes the same files is printed beside them.
+          read once and decoded once. Rates are of core-seconds, so that other programs count for little; how
+          fast Pillow alone decodes the same files is printed beside them. The figure is one thread's.
 caption   one picture at a time against batches, with models of random weights.
 clean     the same.
 

@@ -14,12 +14,12 @@ SURAdapterSocket = io.Custom("SUR_ADAPTER")
 """Carries an :class:`.handle.AdapterHandle`."""
 
 
-def schema(**values) -> io.Schema:
+def schema(category: str = CATEGORY, **values) -> io.Schema:
     """``io.Schema``, without the fields this ComfyUI is too old to know (``search_aliases`` came after
     0.3.64).
     """
     known = {field.name for field in fields(io.Schema)}
-    return io.Schema(category=CATEGORY, **{name: value for name, value in values.items() if name in known})
+    return io.Schema(category=category, **{name: value for name, value in values.items() if name in known})
 
 
 def adapter_input(id: str = "adapter", optional: bool = False, tooltip: str = "") -> io.Input:

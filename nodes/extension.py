@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import clip_nodes, conditioning_nodes, file_nodes, insight_nodes, model_files, routes
+from . import (
+    clip_nodes,
+    conditioning_nodes,
+    file_nodes,
+    insight_nodes,
+    llmdiff_file_nodes,
+    llmdiff_files,
+    llmdiff_model_nodes,
+    llmdiff_prompt_nodes,
+    model_files,
+    routes,
+)
+
+_NODES = (
+    *(file_nodes, conditioning_nodes, clip_nodes, insight_nodes),
+    *(llmdiff_file_nodes, llmdiff_prompt_nodes, llmdiff_model_nodes),
+)
 
 
 class SURExtension(ComfyExtension):
@@ -12,5 +28,6 @@ class SURExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         model_files.register_folder()
+        llmdiff_files.register_folders()
         routes.register_routes()
-        return [*file_nodes.NODES, *conditioning_nodes.NODES, *clip_nodes.NODES, *insight_nodes.NODES]
+        return [node for module in _NODES for node in module.NODES]

@@ -10,13 +10,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from sur_core import save_adapter
 from sur_core.atomic import atomic_write
+from sur_core.llmdiff import (
+    EncodedPrompt,
+    LLMDiffConfig,
+    new_llmdiff_adapter,
+    save_encodings,
+    save_llmdiff,
+)
+from sur_core.llmdiff.config import SD1_LAYERS
 from tests.browser import frontend as browser
 from tests.comfyui import server as comfy
 from tests.helpers import random_adapter
 
-from .templates import ADAPTER, ADAPTER_XL
+from .llmdiff_templates import LLM, LLMDIFF_ADAPTER
+from .pieces import ADAPTER, ADAPTER_XL
 
 RUN_SECONDS = 900
 CHECKPOINTS, CHECKPOINT = comfy.HOME / "sur-adapter-tests", "sur_test_sd15.safetensors"  # random weights
@@ -122,6 +133,7 @@ def open_studio(width: int = 1800, height: int = 1000) -> Iterator[Studio]:
         adapters = base / "models/sur_adapters"
         save_adapter(random_adapter("sd1", seed=1, passport=_SD15), adapters / ADAPTER)
         save_adapter(random_adapter("sdxl", seed=2, passport=_SDXL), adapters / ADAPTER_XL)
+        _write_llmdiff(base / "models")
         shutil.copytree(comfy.COMFYUI / "input", base / "input")  # ComfyUI's own example picture
         with (
             comfy.Server(base, {"sur-adapter": PACK}, f"pictures:\n  checkpoints: {CHECKPOINTS}\n") as server,
@@ -129,6 +141,17 @@ def open_studio(width: int = 1800, height: int = 1000) -> Iterator[Studio]:
         ):
             frontend.page.evaluate(BARE)
             yield Studio(server, frontend)
+
+
+def _write_llmdiff(models: Path) -> None:
+    """Files for the dropdowns; nothing that is shown reads them."""
+    llm = models / "llm" / LLM / "config.json"
+    llm.parent.mkdir(parents=True)
+    llm.write_text("{}")
+    adapter = new_llmdiff_adapter(LLMDiffConfig(8, 2, 768, SD1_LAYERS))
+    save_llmdiff(adapter, models / "llmdiff_adapters" / LLMDIFF_ADAPTER)
+    encoding = EncodedPrompt("a prompt", torch.zeros(2, 8), adapter.encoding_id, LLM)
+    save_encodings([encoding], models / "llmdiff_encodings" / "my_encoding.safetensors")
 
 
 def write_jpeg(png: bytes, path: Path, width: int, quality: int = 82) -> None:

@@ -2,78 +2,25 @@
 
 from __future__ import annotations
 
-from .workflow import Node, Wire, Workflow
-
-KITTENS = "Three fluffy white kittens playing with a ball of yarn on a bright green carpet"
-BALLOONS = "Seven red balloons float above a glass of blue juice on a sunny terrace"
-DANCER = "A woman in a yellow coat jumps over a puddle while her dog runs after her"
-UNWANTED = "blurry, low quality, deformed"
-SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
-SDXL = "sd_xl_base_1.0.safetensors"
-ADAPTER, ADAPTER_XL = "my_adapter.safetensors", "my_sdxl_adapter.safetensors"
-SEED = 20230512
-SHOWN_PICTURE = 262  # height of a node that shows one
-_PROMPT = 110
-
-
-def _models(flow: Workflow, checkpoint: str = SD15, adapter: str = ADAPTER) -> tuple[Node, Node]:
-    """The checkpoint and the adapter; below each other in the first column."""
-    models = flow.add("CheckpointLoaderSimple", 0, ckpt_name=checkpoint)
-    return models, flow.add("SURLoadAdapter", 0, adapter_name=adapter)
-
-
-def _prompts(flow: Workflow, column: int, clip: Wire, positive: str) -> tuple[Node, Node]:
-    def one(title: str, text: str) -> Node:
-        return flow.add("CLIPTextEncode", column, title, _PROMPT, text=text, clip=clip)
-
-    return one("Positive prompt", positive), one("Negative prompt", UNWANTED)
-
-
-def _latent(flow: Workflow, column: int, side: int = 512) -> Node:
-    return flow.add("EmptyLatentImage", column, width=side, height=side, batch_size=1)
-
-
-def _sample(flow: Workflow, column: int, title: str = "", **wires: Wire) -> Node:
-    settings = {"sampler_name": "dpmpp_2m", "scheduler": "karras", "denoise": 1.0}
-    return flow.add("KSampler", column, title, seed=SEED, steps=20, cfg=7.0, **settings, **wires)
-
-
-def _picture(flow: Workflow, column: int, latent: Wire, vae: Wire) -> Node:
-    return flow.add("VAEDecode", column, samples=latent, vae=vae)
-
-
-def _save(flow: Workflow, column: int, images: Wire, prefix: str, title: str = "", room: int = 0) -> Node:
-    room = room or SHOWN_PICTURE
-    return flow.add("SaveImage", column, title, room, images=images, filename_prefix=prefix)
-
-
-def _apply(flow: Workflow, column: int, conditioning: Wire, adapter: Wire, title: str = "", eta=0.1) -> Node:
-    return flow.add(
-        "SURApplyConditioning",
-        column,
-        title,
-        conditioning=conditioning,
-        adapter=adapter,
-        eta=eta,
-        start_percent=0.0,
-        end_percent=1.0,
-    )
-
-
-def _compare(
-    flow: Workflow, column: int, model: Wire, vae: Wire, samples: dict[str, dict[str, Wire]]
-) -> None:
-    """A sampler, a decoder and a saved picture for each: ``{"With SUR": wires of its sampler}``. All else,
-    the seed too, is the same.
-    """
-    samplers = [
-        _sample(flow, column, f"KSampler: {name[0].lower()}{name[1:]}", model=model, **wires)
-        for name, wires in samples.items()
-    ]
-    for name, sampler in zip(samples, samplers, strict=True):
-        picture = _picture(flow, column + 1, sampler[0], vae)
-        saved = _save(flow, column + 2, picture[0], name.lower().replace(" ", "_"), name)
-        picture.beside = saved.beside = sampler
+from .llmdiff_templates import LLMDIFF_TEMPLATES
+from .pieces import (
+    ADAPTER_XL,
+    BALLOONS,
+    DANCER,
+    KITTENS,
+    PROMPT_ROOM,
+    SDXL,
+    UNWANTED,
+    apply_sur,
+    clip_prompts,
+    compare,
+    decode,
+    empty_latent,
+    load_models,
+    sample,
+    save,
+)
+from .workflow import Workflow
 
 
 def _with_and_without(
@@ -86,14 +33,14 @@ def _with_and_without(
         files: names of the checkpoint and of the adapter, where not the usual ones.
     """
     flow = Workflow(name, (365, 310, 292, 255, 140, 235))
-    models, adapter = _models(flow, **files)
-    positive, negative = _prompts(flow, 1, models[1], prompt)
-    latent = _latent(flow, 1, side)
-    adapted = _apply(flow, 2, positive[0], adapter[0])
+    models, adapter = load_models(flow, **files)
+    positive, negative = clip_prompts(flow, 1, models[1], prompt)
+    latent = empty_latent(flow, 1, side)
+    adapted = apply_sur(flow, 2, positive[0], adapter[0])
     flow.note(2, instructions, room)
     same = {"negative": negative[0], "latent_image": latent[0]}
     both = {"With SUR": {"positive": adapted[0], **same}, "Without SUR": {"positive": positive[0], **same}}
-    _compare(flow, 3, models[0], models[2], both)
+    compare(flow, 3, models[0], models[2], both)
     return flow
 
 
@@ -112,7 +59,7 @@ def first_steps() -> Workflow:
 
 def on_clip() -> Workflow:
     flow = Workflow("sur_on_clip", (365, 310, 310, 255, 140, 300))
-    models, adapter = _models(flow)
+    models, adapter = load_models(flow)
     lora = flow.add(
         "LoraLoader",
         1,
@@ -132,20 +79,20 @@ def on_clip() -> Workflow:
         210,
     )
     weighted = BALLOONS.replace("Seven", "(Seven:1.3)").replace("blue juice", "(blue juice:1.2)")
-    positive = flow.add("CLIPTextEncode", 2, "Positive prompt", _PROMPT, text=weighted, clip=clip[0])
-    negative = flow.add("CLIPTextEncode", 2, "Negative prompt", _PROMPT, text=UNWANTED, clip=lora[1])
-    latent = _latent(flow, 2)
+    positive = flow.add("CLIPTextEncode", 2, "Positive prompt", PROMPT_ROOM, text=weighted, clip=clip[0])
+    negative = flow.add("CLIPTextEncode", 2, "Negative prompt", PROMPT_ROOM, text=UNWANTED, clip=lora[1])
+    latent = empty_latent(flow, 2)
     wires = {"positive": positive[0], "negative": negative[0], "latent_image": latent[0]}
-    sampled = _sample(flow, 3, model=lora[0], **wires)
-    _save(flow, 5, _picture(flow, 4, sampled[0], models[2])[0], "sur_on_clip")
+    sampled = sample(flow, 3, model=lora[0], **wires)
+    save(flow, 5, decode(flow, 4, sampled[0], models[2])[0], "sur_on_clip")
     return flow
 
 
 def eta_sweep() -> Workflow:
     flow = Workflow("sur_eta_sweep", (365, 310, 292, 255, 140, 240, 420))
-    models, adapter = _models(flow)
-    positive, negative = _prompts(flow, 1, models[1], KITTENS)
-    latent = _latent(flow, 1)
+    models, adapter = load_models(flow)
+    positive, negative = clip_prompts(flow, 1, models[1], KITTENS)
+    latent = empty_latent(flow, 1)
     sweep = flow.add(
         "SUREtaSweep", 2, conditioning=positive[0], adapter=adapter[0], etas="0, 0.1, 0.25, 0.5, 0.75, 1"
     )
@@ -158,20 +105,20 @@ def eta_sweep() -> Workflow:
         215,
     )
     wires = {"positive": sweep[0], "negative": negative[0], "latent_image": latent[0]}
-    sampled = _sample(flow, 3, model=models[0], **wires)
-    picture = _picture(flow, 4, sampled[0], models[2])
+    sampled = sample(flow, 3, model=models[0], **wires)
+    picture = decode(flow, 4, sampled[0], models[2])
     sheet = flow.add(
         "SURLabelGrid", 5, images=picture[0], labels=sweep[1], columns=3, label_size=28, theme="dark"
     )
-    _save(flow, 6, sheet[0], "eta_sweep", "One sheet of all strengths", 330)
+    save(flow, 6, sheet[0], "eta_sweep", "One sheet of all strengths", 330)
     return flow
 
 
 def positive_negative() -> Workflow:
     flow = Workflow("sur_positive_negative", (365, 310, 292, 255, 140, 235))
-    models, adapter = _models(flow)
-    positive, negative = _prompts(flow, 1, models[1], DANCER)
-    latent = _latent(flow, 1)
+    models, adapter = load_models(flow)
+    positive, negative = clip_prompts(flow, 1, models[1], DANCER)
+    latent = empty_latent(flow, 1)
     pair = flow.add(
         "SURApplyPair",
         2,
@@ -182,7 +129,7 @@ def positive_negative() -> Workflow:
         eta_negative=0.1,
         as_authors_pipeline=False,
     )
-    adapted = _apply(flow, 2, positive[0], adapter[0], "Apply SUR to positive only")
+    adapted = apply_sur(flow, 2, positive[0], adapter[0], "Apply SUR to positive only")
     flow.note(
         2,
         "Upper picture: both prompts adapted, as the authors' released pipeline does.\n\n"
@@ -194,7 +141,7 @@ def positive_negative() -> Workflow:
         "Both prompts": {"positive": pair[0], "negative": pair[1], "latent_image": latent[0]},
         "Positive only": {"positive": adapted[0], "negative": negative[0], "latent_image": latent[0]},
     }
-    _compare(flow, 3, models[0], models[2], both)
+    compare(flow, 3, models[0], models[2], both)
     return flow
 
 
@@ -214,10 +161,10 @@ def sdxl() -> Workflow:
 
 def controlnet() -> Workflow:
     flow = Workflow("sur_controlnet", (365, 310, 292, 300, 255, 140, 300))
-    models, adapter = _models(flow)
-    positive, negative = _prompts(flow, 1, models[1], DANCER)
+    models, adapter = load_models(flow)
+    positive, negative = clip_prompts(flow, 1, models[1], DANCER)
     image = flow.add("LoadImage", 1, "Picture to follow", 300, image="example.png")
-    adapted = _apply(flow, 2, positive[0], adapter[0])
+    adapted = apply_sur(flow, 2, positive[0], adapter[0])
     edges = flow.add("Canny", 2, image=image[0], low_threshold=0.4, high_threshold=0.8)
     network = flow.add("ControlNetLoader", 2, control_net_name="control_v11p_sd15_canny_fp16.safetensors")
     guided = flow.add(
@@ -231,7 +178,7 @@ def controlnet() -> Workflow:
         start_percent=0.0,
         end_percent=1.0,
     )
-    latent = _latent(flow, 3)
+    latent = empty_latent(flow, 3)
     flow.note(
         3,
         "The adapter corrects what the prompt means; ControlNet gives the shapes. Apply SUR may stand before "
@@ -240,22 +187,22 @@ def controlnet() -> Workflow:
         150,
     )
     wires = {"positive": guided[0], "negative": guided[1], "latent_image": latent[0]}
-    sampled = _sample(flow, 4, model=models[0], **wires)
-    _save(flow, 6, _picture(flow, 5, sampled[0], models[2])[0], "sur_controlnet")
+    sampled = sample(flow, 4, model=models[0], **wires)
+    save(flow, 6, decode(flow, 5, sampled[0], models[2])[0], "sur_controlnet")
     return flow
 
 
 def regional() -> Workflow:
     flow = Workflow("sur_regional", (365, 310, 292, 292, 230, 230, 255, 140, 300))
-    models, adapter = _models(flow)
+    models, adapter = load_models(flow)
     texts = {
         "Left half": "A red fox sleeps under a tree",
         "Right half": "Two blue birds sit on a white fence",
     }
     areas = []
     for place, (title, text) in enumerate(texts.items()):
-        prompt = flow.add("CLIPTextEncode", 1, title, _PROMPT, text=text, clip=models[1])
-        adapted = _apply(flow, 2, prompt[0], adapter[0], f"SUR: {title.lower()}")
+        prompt = flow.add("CLIPTextEncode", 1, title, PROMPT_ROOM, text=text, clip=models[1])
+        adapted = apply_sur(flow, 2, prompt[0], adapter[0], f"SUR: {title.lower()}")
         areas.append(
             flow.add(
                 "ConditioningSetAreaPercentage",
@@ -268,8 +215,10 @@ def regional() -> Workflow:
                 strength=1.0,
             )
         )
-    scene = flow.add("CLIPTextEncode", 1, "Whole picture", _PROMPT, text="A garden in autumn", clip=models[1])
-    negative = flow.add("CLIPTextEncode", 1, "Negative prompt", _PROMPT, text=UNWANTED, clip=models[1])
+    scene = flow.add(
+        "CLIPTextEncode", 1, "Whole picture", PROMPT_ROOM, text="A garden in autumn", clip=models[1]
+    )
+    negative = flow.add("CLIPTextEncode", 1, "Negative prompt", PROMPT_ROOM, text=UNWANTED, clip=models[1])
     flow.note(
         2,
         "Each region has its own prompt, and each prompt its own eta. Areas, masks and strengths of a "
@@ -281,17 +230,17 @@ def regional() -> Workflow:
     everything = flow.add("ConditioningCombine", 5, conditioning_1=halves[0], conditioning_2=scene[0])
     latent = flow.add("EmptyLatentImage", 5, width=768, height=512, batch_size=1)
     wires = {"positive": everything[0], "negative": negative[0], "latent_image": latent[0]}
-    sampled = _sample(flow, 6, model=models[0], **wires)
-    _save(flow, 8, _picture(flow, 7, sampled[0], models[2])[0], "sur_regional")
+    sampled = sample(flow, 6, model=models[0], **wires)
+    save(flow, 8, decode(flow, 7, sampled[0], models[2])[0], "sur_regional")
     return flow
 
 
 def self_attention_guidance() -> Workflow:
     flow = Workflow("sur_self_attention_guidance", (365, 310, 292, 255, 140, 300))
-    models, adapter = _models(flow)
-    positive, negative = _prompts(flow, 1, models[1], BALLOONS)
-    latent = _latent(flow, 1)
-    adapted = _apply(flow, 2, positive[0], adapter[0])
+    models, adapter = load_models(flow)
+    positive, negative = clip_prompts(flow, 1, models[1], BALLOONS)
+    latent = empty_latent(flow, 1)
+    adapted = apply_sur(flow, 2, positive[0], adapter[0])
     guided = flow.add("SelfAttentionGuidance", 2, model=models[0], scale=0.5, blur_sigma=2.0)
     flow.note(
         2,
@@ -300,15 +249,15 @@ def self_attention_guidance() -> Workflow:
         110,
     )
     wires = {"positive": adapted[0], "negative": negative[0], "latent_image": latent[0]}
-    sampled = _sample(flow, 3, model=guided[0], **wires)
-    _save(flow, 5, _picture(flow, 4, sampled[0], models[2])[0], "sur_self_attention_guidance")
+    sampled = sample(flow, 3, model=guided[0], **wires)
+    save(flow, 5, decode(flow, 4, sampled[0], models[2])[0], "sur_self_attention_guidance")
     return flow
 
 
 def inspect() -> Workflow:
     flow = Workflow("sur_inspect", (365, 400, 340, 520))
-    models, adapter = _models(flow)
-    prompt = flow.add("CLIPTextEncode", 1, "Prompt", _PROMPT, text=BALLOONS, clip=models[1])
+    models, adapter = load_models(flow)
+    prompt = flow.add("CLIPTextEncode", 1, "Prompt", PROMPT_ROOM, text=BALLOONS, clip=models[1])
     flow.note(
         1,
         "Shows what the adapter changes in a prompt, token by token, without drawing a picture: a second or "
@@ -344,4 +293,5 @@ TEMPLATES = (
     regional,
     self_attention_guidance,
     inspect,
+    *LLMDIFF_TEMPLATES,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-OURS = "SUR"
+OURS = ("SUR", "LLMDiff")
 
 
 class Wire(NamedTuple):

@@ -14,6 +14,9 @@ import torch
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from .llmdiff.adapter import LLMDiffAdapter
+    from .llmdiff.diffusers_unet import LLMDiffSession
+
 PARTS = ("text", "vae", "unet")
 """What of a model can be loaded and released on its own: its text encoders, its VAE, its UNet."""
 
@@ -120,6 +123,14 @@ class Backend(Protocol):
         """Free the memory of parts. No names: all."""
 
     def loaded(self, part: str) -> bool: ...
+
+    def attach(self, adapter: LLMDiffAdapter) -> LLMDiffSession:
+        """The session of an adapter that acts inside the UNet. It stays attached, without effect until it is
+        given tokens, until another one is or the UNet is released.
+
+        Raises:
+            AdapterMismatchError: the adapter was made for a UNet of another shape.
+        """
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute the UNet's activations in the backward pass instead of keeping them."""

@@ -90,7 +90,7 @@ class TextCache:
             for prompt, row in zip(some, self.encode(some), strict=True):
                 _check_finite(row, f"the prompt {prompt[:60]!r}", self._settings.dtype)
                 self.rows.append(self.key(prompt), row)
-            _flush_now_and_then(self.rows, start, len(prompts), batch_size)
+            flush_now_and_then(self.rows, start, len(prompts), batch_size)
             if progress:
                 progress("prompts", min(start + batch_size, len(prompts)), len(prompts))
 
@@ -153,7 +153,7 @@ class LatentCache:
                 sample = int(samples[start + number])
                 _check_finite(row, f"the image {surd[sample].name}", self._settings.dtype)
                 self.rows.append(keys[start + number].tobytes(), row)
-            _flush_now_and_then(self.rows, start, len(samples), batch_size)
+            flush_now_and_then(self.rows, start, len(samples), batch_size)
             if progress:
                 progress("images", min(start + batch_size, len(samples)), len(samples))
 
@@ -286,14 +286,14 @@ def writing_lock(folder: Path, writer: str):
         ) from None
 
 
-def check_space(folder: Path, needed: int) -> None:
-    """Refuse to begin what the disk cannot hold, with a :class:`CacheError`."""
+def check_space(folder: Path, needed: int, or_else: str = "turn cache_latents or random_flip off") -> None:
+    """Refuse to begin what the disk cannot hold, with a :class:`CacheError` that ends in ``or_else``."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise CacheError(
             f"{folder}: the cache needs {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB left. Free "
-            "some, set cache_dir to another disk, or turn cache_latents or random_flip off"
+            f"some, set cache_dir to another disk, or {or_else}"
         )
 
 
@@ -302,7 +302,8 @@ def _digest(surd: Surd, sample: int) -> tuple[str, bytes]:
     return stamp, blake2b(surd.image_bytes(sample), digest_size=KEY_BYTES).digest()
 
 
-def _flush_now_and_then(rows: RowFolder, start: int, total: int, batch_size: int) -> None:
+def flush_now_and_then(rows: RowFolder, start: int, total: int, batch_size: int) -> None:
+    """After the batch that began at ``start``: make rows durable every some rows, and at the end."""
     every = max(1, _FLUSH_ROWS // batch_size) * batch_size
     if start + batch_size >= total or (start + batch_size) % every == 0:
         rows.flush()

@@ -7,16 +7,13 @@ is finite.
 
 from __future__ import annotations
 
-import json
 import os
-import pickle
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
 from . import authors_format
@@ -25,6 +22,17 @@ from .bundle import SURAdapterBundle
 from .conditioning import check_eta
 from .errors import AdapterFileError
 from .passport import Passport
+from .tensor_files import (
+    Found,
+    check_complete,
+    check_finite,
+    found_in,
+    looks_like_safetensors,
+    read_header,
+    read_tensors,
+    some,
+    sorted_header,
+)
 
 SUFFIXES = (".safetensors", ".pt")
 """File name endings that :func:`load_adapter` is meant for."""
@@ -46,7 +54,7 @@ def load_adapter(path: str | os.PathLike, eta: float | None = None) -> SURAdapte
     eta = None if eta is None else check_eta(eta)
     # ComfyUI runs nodes in inference mode; tensors made there could never be trained further.
     with torch.inference_mode(False), torch.no_grad():
-        tensors, metadata = _read(path)
+        tensors, metadata = read_tensors(path)
         try:
             if "sur.format_version" in metadata:
                 passport = Passport.from_metadata(metadata)
@@ -82,24 +90,14 @@ def save_adapter(adapter: SURAdapterBundle, path: str | os.PathLike, **passport)
         key.removeprefix("towers."): value.detach().cpu().contiguous()
         for key, value in adapter.state_dict().items()
     }
-    _check_finite(tensors, path)
+    check_finite(tensors, path)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
         described = replace(adapter.passport, **{"created": adapter.passport.created or now, **passport})
     except ValueError as error:
         raise AdapterFileError(f"{path}: not written: {error}") from error
     with atomic_write(path) as file:
-        file.write(_sorted_header(to_safetensors(tensors, metadata=described.to_metadata())))
-
-
-def _sorted_header(content: bytes) -> bytes:
-    """A safetensors file with its header in order. The library writes metadata in another order each time, so
-    that the same adapter would have another hash at every save.
-    """
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:end]), sort_keys=True, ensure_ascii=False).encode()
-    header += b" " * (-len(header) % 8)  # tensors stay aligned
-    return len(header).to_bytes(8, "little") + header + content[end:]
+        file.write(sorted_header(to_safetensors(tensors, metadata=described.to_metadata())))
 
 
 def convert_adapter(
@@ -120,12 +118,8 @@ def read_passport(path: str | os.PathLike) -> Passport:
     has its shape is checked, its numbers are not. Errors as :func:`load_adapter`.
     """
     path = Path(path)
-    if _looks_like_safetensors(path):
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata, found = file.metadata() or {}, {key: _in_header(file, key) for key in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise _unreadable(path, str(error)) from error
+    if looks_like_safetensors(path):
+        found, metadata = read_header(path)
         if "sur.format_version" in metadata:
             try:
                 passport = Passport.from_metadata(metadata)
@@ -135,85 +129,6 @@ def read_passport(path: str | os.PathLike) -> Passport:
             return passport
         _check_authors(path, found)  # before the weights are read: it may be a whole model
     return load_adapter(path).passport
-
-
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """All tensors of a file and its metadata ({} where the format has none)."""
-    if _looks_like_safetensors(path):
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except SafetensorError as error:
-            raise _unreadable(path, str(error)) from error
-    return _read_torch(path), {}
-
-
-def _read_torch(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a ``torch.save`` file. Torch's own words are not repeated: they advise to switch its
-    protection off.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except pickle.UnpicklingError as error:
-        if not _looks_like_pickle(path) or "Unsupported operand" in str(error):
-            raise _unreadable(path, "neither safetensors nor a torch file") from error
-        raise AdapterFileError(
-            f"{path}: refused. An adapter holds numbers only, but this file asks to run Python code or holds "
-            "other objects. Do not use it; ask its author for a .safetensors file"
-        ) from error
-    except Exception as error:  # a damaged or foreign file can fail in any way inside the reader
-        raise _unreadable(path, "neither safetensors nor a whole torch file") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise AdapterFileError(
-            f"{path}: expected a state_dict of named tensors, found {type(content).__name__}"
-        )
-    strangers = [key for key, value in content.items() if not _is_plain(value)]
-    if strangers:
-        raise AdapterFileError(
-            f"{path}: expected plain tensors only, found other values under {_some(strangers)}"
-        )
-    return content
-
-
-def _is_plain(value) -> bool:
-    """A dense tensor whose numbers are all in the file (a stride of 0 could claim any size)."""
-    return (
-        isinstance(value, torch.Tensor)
-        and value.layout == torch.strided
-        and not value.is_nested
-        and value.device.type == "cpu"
-        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
-    )
-
-
-def _looks_like_safetensors(path: Path) -> bool:
-    """Whether the content begins as a safetensors header does. OSError if there is no readable file."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: expected an adapter file, found a folder")
-    try:
-        with open(path, "rb") as file:
-            start = file.read(9)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{path}: no such adapter file. It may have been moved, renamed or deleted"
-        ) from error
-    if not start:
-        raise AdapterFileError(f"{path}: the file is empty. Copy or download it again")
-    return start[8:9] == b"{" or path.suffix.lower() == ".safetensors" and start[:2] != b"PK"
-
-
-def _looks_like_pickle(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-
-
-def _unreadable(path: Path, reason: str) -> AdapterFileError:
-    return AdapterFileError(
-        f"{path}: not a readable adapter file ({reason}). It may be truncated or of another kind; copy or "
-        "download it again"
-    )
 
 
 def _authors_adapter(
@@ -228,36 +143,28 @@ def _authors_adapter(
 
 
 def _check_authors(path: Path, keys: Collection[str]) -> None:
+    if "layers.0.tau_q.weight" in keys:
+        raise AdapterFileError(
+            f"{path}: this is an LLMDiff adapter, which acts on a model, not a SUR adapter, which corrects "
+            "prompts. In ComfyUI it belongs in models/llmdiff_adapters and into Load LLMDiff Adapter"
+        )
     if not authors_format.is_authors_format(keys):
         raise AdapterFileError(
             f"{path}: not a SUR adapter. Expected our passport or the authors' tensors "
-            f"(transformer_encoder.*, attention.*, fc.*), found {len(keys)} tensors such as {_some(keys)}"
+            f"(transformer_encoder.*, attention.*, fc.*), found {len(keys)} tensors such as {some(keys)}"
         )
 
 
 def _build(passport: Passport, tensors: dict[str, torch.Tensor], path: Path) -> SURAdapterBundle:
     """Towers filled with ``{"clip_l.h2.weight": tensor, ...}`` after every check."""
-    found = {
-        key: (tuple(value.shape), value.is_floating_point(), str(value.dtype))
-        for key, value in tensors.items()
-    }
-    adapter = _empty_bundle(passport, found, path)
-    _check_finite(tensors, path)
+    adapter = _empty_bundle(passport, found_in(tensors), path)
+    check_finite(tensors, path)
     # Copied: what safetensors returns may be the file itself, mapped into memory, which others may overwrite.
     weights = {
         f"towers.{key}": value.to(torch.float32, copy=True).contiguous() for key, value in tensors.items()
     }
     adapter.load_state_dict(weights, assign=True)
     return adapter.freeze()
-
-
-Found = tuple[tuple[int, ...], bool, str]
-"""Of a tensor in a file: its shape, whether it holds floating-point numbers, its type in words."""
-
-
-def _in_header(file, key: str) -> Found:
-    view = file.get_slice(key)
-    return tuple(view.get_shape()), view.get_dtype().startswith(("F", "BF")), view.get_dtype()
 
 
 def _empty_bundle(passport: Passport, found: dict[str, Found], path: Path) -> SURAdapterBundle:
@@ -267,31 +174,5 @@ def _empty_bundle(passport: Passport, found: dict[str, Found], path: Path) -> SU
     with torch.device("meta"):  # shapes first: nothing is allocated for a file that lies about its size
         adapter = SURAdapterBundle(passport, source=str(path))
     wanted = {key.removeprefix("towers."): value for key, value in adapter.state_dict().items()}
-    problems = []
-    if missing := sorted(set(wanted) - set(found)):
-        problems.append(f"{len(missing)} tensors are missing ({_some(missing)})")
-    if unexpected := sorted(set(found) - set(wanted)):
-        problems.append(f"{len(unexpected)} tensors do not belong there ({_some(unexpected)})")
-    for key in sorted(set(wanted) & set(found)):
-        shape, is_float, kind = found[key]
-        if tuple(wanted[key].shape) != shape:
-            problems.append(f"{key} should be {tuple(wanted[key].shape)}, found {shape}")
-        elif not is_float:
-            problems.append(f"{key} should hold floating-point numbers, found {kind}")
-    if problems:
-        raise AdapterFileError(f"{path}: not a complete SUR adapter: " + "; ".join(problems[:5]))
+    check_complete(wanted, found, path, "SUR adapter")
     return adapter
-
-
-def _check_finite(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    broken = [key for key, tensor in tensors.items() if not tensor.float().isfinite().all()]
-    if broken:
-        raise AdapterFileError(
-            f"{path}: {len(broken)} tensors hold NaN or infinite numbers ({_some(broken)}). The training "
-            "that made them diverged; use an earlier checkpoint"
-        )
-
-
-def _some(names) -> str:
-    names = list(names)
-    return ", ".join(repr(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")

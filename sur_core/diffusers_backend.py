@@ -79,7 +79,7 @@ class DiffusersBackend:
         self.device, self.dtype, self.clip_skip = device, dtype, clip_skip
         self._vae_dtype, self._source, self._structure = vae_dtype, source, structure
         self._parts: dict[str, dict] = {}
-        self._checkpointing = False
+        self._checkpointing, self._session = False, None
 
     # --- parts ---
 
@@ -98,6 +98,8 @@ class DiffusersBackend:
         _check_parts(*parts)
         for part in parts or PARTS:
             self._parts.pop(part, None)
+        if "unet" not in self._parts:
+            self._session = None
         gc.collect()
         if self.device.type != "cpu":
             getattr(torch, self.device.type).empty_cache()
@@ -294,6 +296,16 @@ class DiffusersBackend:
             pipeline = StableDiffusionPipeline(**parts, **absent, requires_safety_checker=False)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+    def attach(self, adapter):
+        from .llmdiff.diffusers_unet import attach
+
+        if self._session is not None and self._session.adapter is not adapter:
+            self._session.__exit__()
+            self._session = None
+        if self._session is None:
+            self._session = attach(self._part("unet")["unet"], adapter).__enter__()
+        return self._session
 
     def enable_gradient_checkpointing(self) -> None:
         self._checkpointing = True

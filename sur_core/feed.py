@@ -32,6 +32,7 @@ class Item:
     simple: dict | str = ""
     complex: dict | str | None = None
     knowledge: np.ndarray | None = None
+    encoding: np.ndarray | None = None
     latents: dict | FittedImage | None = None
     draws: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -99,7 +100,7 @@ class Feed:
             yield self.collate(ready, dropout=0.0)
 
     def _train_item(self, stage: str, step: int, epoch: int, sample: int) -> Item:
-        item = self._read(stage, sample, (step, epoch, sample))
+        item = self._read(stage, sample, (step, epoch, sample), "train")
         if stage == "full":
             generator = counted_generator(self.config.seed, "sample", *item.counts)
             times = len(self.backend.alphas_cumprod)
@@ -109,7 +110,7 @@ class Feed:
         return item
 
     def _validation_item(self, stage: str, samples: np.ndarray, place: int) -> Item:
-        item = self._read(stage, int(samples[place]), (place,))
+        item = self._read(stage, int(samples[place]), (place,), "validation")
         if stage == "full":
             generator = counted_generator(self.config.seed, "validation", item.sample)
             # Spread evenly over the schedule: with random timesteps a small set would mostly measure those.
@@ -128,22 +129,30 @@ class Feed:
         offset = torch.randn(shape[0], 1, 1, generator=generator)
         item.draws["noise"] = noise + self.config.noise_offset * offset
 
-    def _read(self, stage: str, sample: int, counts: tuple[int, ...]) -> Item:
-        data, known = self.data, self.data.surd[sample]
-        item = Item(sample, known.name, counts)
-        item.simple, item.complex = known.simple, known.complex if self.config.lambda_cp else None
-        if data.texts is not None:
-            item.simple = data.texts.rows.read(int(data.simple_rows[sample]))
-            if self.config.lambda_cp:
-                item.complex = data.texts.rows.read(int(data.complex_rows[sample]))
-        if data.knowledge is not None:
-            item.knowledge = data.knowledge.read(int(data.knowledge_rows[sample]))
+    def _read(self, stage: str, sample: int, counts: tuple[int, ...], part: str) -> Item:
+        data = self.data
+        item = Item(sample, data.surd[sample].name, counts)
+        self._read_prompts(item, part)
         if stage == "full":
             if data.latents is not None:
                 item.latents = data.latents.rows.read(int(data.latent_rows[sample]))
             else:
                 item.latents = self._fitted(sample)
         return item
+
+    def _read_prompts(self, item: Item, part: str) -> None:
+        """What is read of a sample besides its image; ``part`` is ``"train"`` or ``"validation"``."""
+        data, sample = self.data, item.sample
+        item.simple = self._prompt(sample, "simple")
+        item.complex = self._prompt(sample, "complex") if self.config.lambda_cp else None
+        if data.knowledge is not None:
+            item.knowledge = data.knowledge.read(int(data.knowledge_rows[sample]))
+
+    def _prompt(self, sample: int, column: str) -> dict | str:
+        """A prompt's cached row, or the prompt where none are cached."""
+        if self.data.texts is None:
+            return getattr(self.data.surd[sample], column)
+        return self.data.texts.rows.read(int(self.data.text_rows[column][sample]))
 
     def _fitted(self, sample: int) -> FittedImage:
         return fit_image(self.data.surd.read_image(sample), self.resolution, self.config.crop)

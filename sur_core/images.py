@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from .plain_png import decode_plain_png
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -47,7 +49,7 @@ class FittedImage:
     flipped_crop_top_left: tuple[int, int]
 
 
-def decode_image(data: bytes, name: str) -> Image:
+def decode_image(data: bytes, name: str, quick: bool = False) -> Image:
     """An image file's content as an upright, opaque RGB image.
 
     EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits; of an
@@ -56,6 +58,7 @@ def decode_image(data: bytes, name: str) -> Image:
     Args:
         data: the encoded file.
         name: what to call it in errors.
+        quick: by :func:`.plain_png.decode_plain_png` where it can; for few threads only.
 
     Raises:
         ImageError: not an image, truncated, damaged, larger than 179 megapixels, or of a kind (floating
@@ -66,7 +69,7 @@ def decode_image(data: bytes, name: str) -> Image:
     if not data:
         raise ImageError(f"{name}: the image file is empty. Copy or download it again")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with (decode_plain_png(data) if quick else None) or Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(_too_large(name, f"{image.width} x {image.height}"))
             image.load()

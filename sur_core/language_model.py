@@ -53,12 +53,7 @@ class PromptTokenizer:
 
     def __init__(self, info: ModelInfo, special: str, max_tokens: int):
         self._name, self._include, self.limit = info.name, special == "include", max_tokens
-        with in_words(info.source, "tokenizer"):
-            from transformers import AutoTokenizer
-
-            self._tokenizer = AutoTokenizer.from_pretrained(
-                info.source, trust_remote_code=False, **info.arguments
-            )
+        self._tokenizer = load_tokenizer(info)
         self._tokenizer.truncation_side = "right"
         if max_tokens <= self._tokenizer.num_special_tokens_to_add():
             raise KnowledgeError(
@@ -116,7 +111,7 @@ class LanguageModel:
             quantize: ``""``, ``"8bit"`` or ``"4bit"`` (bitsandbytes, on a CUDA GPU).
         """
         self.info, self.layer, self.device = info, layer, device
-        self._model = _load(info, layer, dtype, device, quantize)
+        self._model = load_model(info, layer, dtype, device, quantize)
         if layer < info.layers:
             blocks = find_blocks(self._model, self._model.config.get_text_config().num_hidden_layers)
             del blocks[max(layer, 1) :]
@@ -216,8 +211,31 @@ def _leave_before(block: nn.Module, inputs: tuple, named: dict) -> None:
     raise _Reached(inputs[0] if inputs else named["hidden_states"])
 
 
-def _load(info: ModelInfo, layer: int, dtype: torch.dtype, device: torch.device, quantize: str) -> nn.Module:
-    """The base model without its output head, in eval mode on ``device``."""
+def load_tokenizer(info: ModelInfo):
+    """The tokenizer that comes with a model. Raises KnowledgeError if it cannot be read."""
+    with in_words(info.source, "tokenizer"):
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(info.source, trust_remote_code=False, **info.arguments)
+
+
+def load_model(
+    info: ModelInfo,
+    layer: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    quantize: str = "",
+    advice: str = "Choose a layer nearer to 0, 4-bit or 8-bit weights, fp16 or bf16",
+) -> nn.Module:
+    """The base model without its output head, in eval mode on ``device``.
+
+    Args:
+        layer: blocks beyond it are not read where that is possible; ``info.layers`` reads all.
+        advice: what to try, besides a smaller model, if it does not fit into memory.
+
+    Raises:
+        KnowledgeError: weights are missing, cannot be read or do not fit into memory.
+    """
     options = {"config": _shortened(info, layer), "dtype": dtype, **info.arguments}
     if quantize:
         options["quantization_config"] = _quantization(quantize, dtype, device)
@@ -234,8 +252,7 @@ def _load(info: ModelInfo, layer: int, dtype: torch.dtype, device: torch.device,
                 model.to(device)
     except (torch.cuda.OutOfMemoryError, MemoryError) as error:
         raise KnowledgeError(
-            f"{info.name}: does not fit into the memory of {device}. Choose a layer nearer to 0, 4-bit or "
-            "8-bit weights, fp16 or bf16, a smaller model, or the CPU"
+            f"{info.name}: does not fit into the memory of {device}. {advice}, a smaller model, or the CPU"
         ) from error
     if lacking := [*report["missing_keys"], *report["mismatched_keys"]]:
         raise KnowledgeError(

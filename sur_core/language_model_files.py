@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ _SAMPLES, _SAMPLE_BYTES = 64, 4096
 
 
 class KnowledgeError(ValueError):
-    """Knowledge vectors cannot be made, read or found; the message names the file, model or prompt."""
+    """A language model, or what is made with one, cannot be used, made, read or found; the message names the
+    file, model or prompt.
+    """
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def find_model(model: str | Path, revision: str = "", local_files_only: bool = F
             f"{source}: a model of type {config.model_type!r} is no decoder-only language model with "
             "num_hidden_layers and hidden_size in its config.json. Choose one such as Llama, Mistral or Qwen"
         )
-    name = path.resolve().name if path.is_dir() else source
+    name = Path(os.path.abspath(path)).name if path.is_dir() else source  # of a link, its own name
     # A hub snapshot lies in a folder named by its commit, which stands for every byte of it.
     identity = _identity(path) if path.is_dir() else f"commit-{config_file.parent.name}"
     positions = getattr(text, "max_position_embeddings", None) or 0

@@ -50,7 +50,9 @@ class Batch:
 
 
 class SampleLosses(NamedTuple):
-    """Each [B]: Eq. 5, Eq. 9, Eq. 8 (weighted as asked for) and Eq. 10. Zeros where one is off."""
+    """Each [B]: Eq. 5, Eq. 9, Eq. 8 (weighted as asked for) and Eq. 10. Zeros where one is off; LLMDiff has
+    ``simple`` alone, its own Eq. 5.
+    """
 
     llm: torch.Tensor
     cp: torch.Tensor
@@ -83,6 +85,11 @@ class Objective:
             for name, width in widths.items()
             if llm_width is not None
         }
+
+    @property
+    def constants(self) -> list[torch.Tensor]:
+        """Its own tensors, which are never trained."""
+        return list(self.w0.values())
 
     def __call__(
         self, adapter: SURAdapterBundle, batch: Batch, backend: Backend | None, eta: float | None = None
@@ -127,11 +134,21 @@ class Objective:
         return batch.mask if self.config.mask_padding else None
 
     def _diffusion(self, adapted: torch.Tensor, batch: Batch, backend: Backend) -> torch.Tensor:
-        schedule, kind = backend.alphas_cumprod, backend.prediction_type
-        noisy = losses.add_noise(batch.latents, batch.noise, schedule, batch.timesteps)
-        target = losses.prediction_target(batch.latents, batch.noise, schedule, batch.timesteps, kind)
-        prediction = backend.predict_noise(noisy, batch.timesteps, adapted, batch.pooled, batch.time_ids)
-        error = losses.diffusion_loss(prediction, target)
-        if self.config.snr_gamma:
-            error = error * losses.min_snr_weights(schedule, batch.timesteps, self.config.snr_gamma, kind)
-        return error
+        return noise_error(adapted, batch, backend, self.config.snr_gamma)
+
+
+def noise_error(hidden: torch.Tensor, batch: Batch, backend: Backend, snr_gamma: float) -> torch.Tensor:
+    """[B]: squared error of the UNet's prediction, weighted as asked for.
+
+    Args:
+        hidden: what the UNet's cross-attention reads, [B, 77, D].
+        snr_gamma: gamma of min-SNR weighting; 0 is off.
+    """
+    schedule, kind = backend.alphas_cumprod, backend.prediction_type
+    noisy = losses.add_noise(batch.latents, batch.noise, schedule, batch.timesteps)
+    target = losses.prediction_target(batch.latents, batch.noise, schedule, batch.timesteps, kind)
+    prediction = backend.predict_noise(noisy, batch.timesteps, hidden, batch.pooled, batch.time_ids)
+    error = losses.diffusion_loss(prediction, target)
+    if snr_gamma:
+        error = error * losses.min_snr_weights(schedule, batch.timesteps, snr_gamma, kind)
+    return error

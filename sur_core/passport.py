@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
-import operator
 from dataclasses import dataclass, field, fields
 
 from .adapter import SURAdapterConfig
 from .families import check_towers, family_of_towers, family_words, sort_towers
+from .passport_fields import as_number, as_text, as_whole_number, read_whole_number, shown
 
 FORMAT_VERSION = 1
 _PREFIX = "sur."
@@ -66,14 +65,14 @@ class Passport:
     def __post_init__(self):
         """Bring every field to its type, so that what can be built can be saved and read back."""
         check_towers({name: config.width for name, config in self.towers.items()})
-        converters = {_STRINGS: _as_text, _INTEGERS: _as_integer, _NUMBERS: _as_number}
+        converters = {_STRINGS: as_text, _INTEGERS: as_whole_number, _NUMBERS: as_number}
         for names, convert in converters.items():
             for name in names:
                 object.__setattr__(self, name, convert(name, getattr(self, name)))
         if self.eta is not None and not 0 <= self.eta <= 1:
             raise ValueError(f"passport field eta must be in 0..1, found {self.eta}")
         object.__setattr__(self, "parents", tuple(_as_parent(parent) for parent in self.parents))
-        extra = {_as_text("extra", key): _as_text(f"extra {key}", text) for key, text in self.extra.items()}
+        extra = {as_text("extra", key): as_text(f"extra {key}", text) for key, text in self.extra.items()}
         object.__setattr__(self, "extra", extra)
 
     @property
@@ -124,7 +123,7 @@ class Passport:
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> Passport:
         """Inverse of :meth:`to_metadata`. Raises ``ValueError`` saying which field is missing or wrong."""
-        version = _integer("format_version", metadata.get(_PREFIX + "format_version"))
+        version = read_whole_number("format_version", metadata.get(_PREFIX + "format_version"))
         if version is None or version < 1:
             raise ValueError("passport field format_version is missing")
         if version > FORMAT_VERSION:
@@ -137,7 +136,7 @@ class Passport:
             values[name] = metadata.get(_PREFIX + name, "")
         values["source_format"] = values["source_format"] or "sur"
         for name in _INTEGERS:
-            values[name] = _integer(name, metadata.get(_PREFIX + name))
+            values[name] = read_whole_number(name, metadata.get(_PREFIX + name))
         for name in _NUMBERS:
             values[name] = metadata.get(_PREFIX + name)
         if _PREFIX + "parents" in metadata:
@@ -150,12 +149,12 @@ class Passport:
         rows = [
             ("made for", family_words(self.widths)),
             ("trained on", self.base_model),
-            ("eta in training", _shown(self.eta)),
+            ("eta in training", shown(self.eta)),
             (
                 "language model",
                 _join(self.llm_name, self.llm_layer is not None and f"layer {self.llm_layer}"),
             ),
-            ("steps", _shown(self.steps)),
+            ("steps", shown(self.steps)),
             (
                 "data set",
                 _join(self.dataset_name, self.dataset_size is not None and f"{self.dataset_size:,} samples"),
@@ -212,46 +211,10 @@ def _is_ours(key: str) -> bool:
     }
 
 
-def _integer(name: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"passport field {name} must be a whole number, found {text[:40]!r}") from None
-
-
-def _as_text(name: str, value) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"passport field {name} must be text, found {value!r}")
-    return value.encode("utf8", "replace").decode("utf8")  # names of files need not be valid Unicode
-
-
-def _as_integer(name: str, value) -> int | None:
-    if value is None:
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ValueError(f"passport field {name} must be a whole number, found {value!r}") from None
-
-
-def _as_number(name: str, value) -> float | None:
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"passport field {name} must be a finite number, found {str(value)[:40]!r}")
-    return number
-
-
 def _as_parent(parent) -> dict:
     if not isinstance(parent, dict) or set(parent) != {"name", "weight"}:
         raise ValueError(f"passport field parents must hold a name and a weight for each, found {parent!r}")
-    return {"name": _as_text("parents", parent["name"]), "weight": _as_number("parents", parent["weight"])}
+    return {"name": as_text("parents", parent["name"]), "weight": as_number("parents", parent["weight"])}
 
 
 def _json(name: str, text: str | None, kind: type):
@@ -262,10 +225,6 @@ def _json(name: str, text: str | None, kind: type):
     if not isinstance(value, kind):
         raise ValueError(f"passport field {name} is missing or is not JSON of the expected form")
     return value
-
-
-def _shown(value) -> str:
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else f"{value:,}"
 
 
 def _join(*parts) -> str:

@@ -16,19 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from .backend import Backend
-from .bundle import SURAdapterBundle
-from .checkpoint import save_adapter
-from .feed import Feed
-from .objective import Batch, Objective, SampleLosses
+from .objective import Batch, SampleLosses
 from .stop_signals import StopSignals
 from .training_config import STAGES, TrainingConfig
 from .training_data import TrainingData
 from .training_errors import memory_advice, not_a_number
 from .training_log import TrainingLog
 from .training_progress import StageProgress
-from .training_setup import fingerprints, first_adapter
+from .training_setup import fingerprints
 from .training_state import (
     Counters,
     TrainingStateError,
@@ -38,6 +36,7 @@ from .training_state import (
     restore,
     save_state,
 )
+from .training_system import system_of
 from .validation import validate
 
 log = logging.getLogger(__name__)
@@ -90,18 +89,15 @@ class Trainer:
         self.show = show if accelerator.is_main_process else lambda _: None
         self._draw_samples = draw_samples if accelerator.is_main_process else None
         self._progress = progress
-        self.adapter = first_adapter(config, data, backend).to(accelerator.device).train()
-        self.adapter.requires_grad_(True)
-        self.parameters = dict(self.adapter.named_parameters())
+        self.system = system_of(config)
+        self.adapter = self.system.first_adapter(config, data, backend).to(accelerator.device).train()
+        self.parameters = {n: p for n, p in self.adapter.named_parameters() if p.requires_grad}
         self.ema = {n: p.detach().clone() for n, p in self.parameters.items()} if config.ema_decay else {}
-        knowledge = data.knowledge
-        self.objective = Objective(
-            config, backend.widths, knowledge.width if knowledge else None, accelerator.device
-        )
+        self.objective = self.system.objective(config, data, backend, accelerator.device)
         process = accelerator.process_index, accelerator.num_processes
-        self.feed = Feed(config, data, backend, accelerator.device, process)
+        self.feed = self.system.feed(config, data, backend, accelerator.device, process)
         self._optimizer = torch.optim.AdamW(
-            self.parameters.values(),
+            self._groups(),
             lr=config.learning_rate,
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_epsilon,
@@ -112,6 +108,12 @@ class Trainer:
         # Dropout is drawn on the device, and a GPU's numbers are not the CPU's.
         sources = fingerprints(config, data, backend) | {"kind of device": accelerator.device.type}
         self.counters = Counters(global_batch=self.feed.global_batch, sources=sources)
+
+    def _groups(self) -> list[dict]:
+        decayed = [p for p in self.parameters.values() if self.system.decays(p)]
+        others = [p for p in self.parameters.values() if not self.system.decays(p)]
+        groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        return [group for group in groups if group["params"]]
 
     def check_resume(self) -> int:
         """Steps that the folder's state has done; 0 where there is none. Reads no weights.
@@ -164,7 +166,7 @@ class Trainer:
             self.config.save(self.folder / CONFIG_FILE)
         # Of a step that was interrupted, the row is still to come.
         logged = self.counters.step - self.counters.interrupted
-        self.log = TrainingLog(self.folder, logged) if main else None
+        self.log = TrainingLog(self.folder, logged, self.system.panels) if main else None
         try:
             with StopSignals() as signals, memory_advice(self.config, self.counters):
                 if self.counters.interrupted:
@@ -344,12 +346,12 @@ class Trainer:
     def _write_adapter(self, path: Path) -> None:
         with self.finished_weights() as adapter:
             try:
-                save_adapter(adapter, path, steps=self.counters.step)
+                self.system.save(adapter, path, steps=self.counters.step)
             except PermissionError as error:  # Windows, while ComfyUI has the file open
                 self.show(f"note: {path} is in use and was not renewed ({error.strerror})")
 
     @contextmanager
-    def finished_weights(self) -> Iterator[SURAdapterBundle]:
+    def finished_weights(self) -> Iterator[nn.Module]:
         """The adapter as it is to be used: in eval mode, with the weights' running mean if there is one."""
         trained = {name: p.detach().clone() for name, p in self.parameters.items()} if self.ema else {}
         self.adapter.eval()

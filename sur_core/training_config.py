@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from .adapter import TOKEN_MIXINGS, SURAdapterConfig
 from .atomic import atomic_write
+from .llmdiff.config import CLIP_CHOICES, NORMALIZATIONS, STARTS
 from .losses import CP_LOSSES, KL_DIRECTIONS
 
 STAGES = ("align", "full")
@@ -88,6 +89,9 @@ class TrainingConfig:
     noise_offset: float = _option(0.0, "size of a constant added to each channel's noise", "loss")
     w0_seed: int = _option(0, "seed of the frozen W0 of Eq. 5", "loss")
 
+    system: str = _option("sur", "what is trained: a SUR adapter, or an LLMDiff-Adapter", "adapter",
+                          ("sur", "llmdiff"))
+    init_from: str = _option("", "adapter file to start from", "adapter")
     depth: int = _option(2, "Transformer layers of h3", "adapter")
     heads: int = _option(8, "attention heads of h3", "adapter")
     feedforward: int = _option(2048, "feed-forward width of h3", "adapter")
@@ -96,7 +100,24 @@ class TrainingConfig:
     query_projection: bool = _option(False, "a linear layer after h3, as in the authors' files", "adapter")
     query_in_value: bool = _option(
         False, "Eq. 6 also reads the query (an extension, meant for models of few features)", "adapter")
-    init_from: str = _option("", "adapter file to start from", "adapter")
+
+    llm: str = _option(
+        "", "language model that is read: a transformers folder, or a hub id", "llmdiff", free=True)
+    llm_dtype: str = _option("auto", "type the language model computes in", "llmdiff",
+                             ("auto", "fp32", "bf16", "fp16"))
+    llm_device: str = _option("auto", "where prompts are encoded, such as cpu; auto is where training is",
+                              "llmdiff", free=True)
+    llm_max_tokens: int = _option(256, "longer prompts are refused", "llmdiff", free=True)
+    llmdiff_clip: str = _option("drop", "what the UNet hears of the text encoder beside the language model",
+                                "llmdiff", CLIP_CHOICES)
+    llmdiff_start: str = _option("embedding", "c^T of Eq. 3", "llmdiff", STARTS)
+    llmdiff_normalize: str = _option("none", "of each token's encoding", "llmdiff", NORMALIZATIONS)
+    llmdiff_prompt: str = _option("simple", "which of a sample's prompts is read; both: either, by chance",
+                                  "llmdiff", ("simple", "complex", "both"))
+    prompt_dropout: float = _option(
+        0.1, "share of samples read with the empty prompt, which guidance needs", "llmdiff")
+    learn_block_weights: bool = _option(
+        True, "learn g(t) of Eq. 2; if not, it is 1, and the cache much smaller", "llmdiff")
 
     align_steps: int = _option(0, "steps of stage align: Eq. 5 and 9 only, no images", "training")
     full_steps: int = _option(5000, "steps of stage full: Eq. 5, 8 and 9", "training")
@@ -276,7 +297,7 @@ def changed_settings(old: dict[str, Any], new: TrainingConfig) -> list[str]:
 
 
 _RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("eta", "validation_share", "lambda_llm", "lambda_cp"), (0.0, 1.0)),
+    **dict.fromkeys(("eta", "validation_share", "lambda_llm", "lambda_cp", "prompt_dropout"), (0.0, 1.0)),
     **dict.fromkeys(("dropout", "ema_decay", "adam_beta1", "adam_beta2"), (0.0, 0.999999999)),
     **dict.fromkeys(("temperature", "learning_rate", "adam_epsilon"), (1e-20, 1e6)),
     **dict.fromkeys(("snr_gamma", "noise_offset", "max_grad_norm"), (0.0, 1e9)),
@@ -287,6 +308,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("align_steps", "full_steps", "lr_warmup_steps"), (0, 1 << 40)),
     **dict.fromkeys(("validation_steps", "validation_max", "sample_steps"), (0, 1 << 40)),
     **dict.fromkeys(("resolution", "dataloader_num_workers"), (0, 16384)),
+    "llm_max_tokens": (2, 1 << 30),
     **dict.fromkeys(("seed", "w0_seed", "sample_seed"), (0, (1 << 62) - 1)),
 }
 

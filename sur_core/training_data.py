@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,10 +24,14 @@ from .cache import (
     known_digests,
     writing_lock,
 )
-from .knowledge import KnowledgeVectors, open_knowledge
+from .knowledge import KnowledgeVectors
 from .surd import Surd, open_surd
 from .training_config import TrainingConfig
 from .training_errors import encoding_advice
+from .training_system import system_of
+
+if TYPE_CHECKING:
+    from .llmdiff.cache import EncodingCache, LanguageModel
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +44,12 @@ class TrainingData:
         surd: the data set.
         train, validation: sample numbers of each part.
         has_image: bool over all samples.
-        texts, simple_rows, complex_rows: cached embeddings; ``texts`` is ``None`` until they are built.
+        texts, text_rows: cached embeddings; ``texts`` is ``None`` until they are built. Rows for each kind of
+            prompt that is read, ``"simple"`` and ``"complex"``.
+        more_texts: rows of prompts that belong to no sample.
         latents, latent_rows: cached latents likewise.
-        knowledge, knowledge_rows: knowledge vectors; ``None`` where Eq. 5 is off.
+        knowledge, knowledge_rows: SUR's knowledge vectors; ``None`` where Eq. 5 is off.
+        llm, encodings: LLMDiff's language model, and what it makes of every prompt.
     """
 
     surd: Surd
@@ -49,12 +57,22 @@ class TrainingData:
     validation: np.ndarray
     has_image: np.ndarray
     texts: TextCache | None = None
-    simple_rows: np.ndarray | None = None
-    complex_rows: np.ndarray | None = None
+    text_rows: dict[str, np.ndarray] = field(default_factory=dict)
+    more_texts: dict[str, int] = field(default_factory=dict)
     latents: LatentCache | None = None
     latent_rows: np.ndarray | None = None
     knowledge: KnowledgeVectors | None = None
     knowledge_rows: np.ndarray | None = None
+    llm: LanguageModel | None = None
+    encodings: EncodingCache | None = None
+
+    @property
+    def simple_rows(self) -> np.ndarray | None:
+        return self.text_rows.get("simple")
+
+    @property
+    def complex_rows(self) -> np.ndarray | None:
+        return self.text_rows.get("complex")
 
     def samples(self, stage: str, part: str = "train") -> np.ndarray:
         """Sample numbers that a stage uses of ``"train"`` or ``"validation"``."""
@@ -63,7 +81,7 @@ class TrainingData:
 
 
 def open_training_data(config: TrainingConfig) -> TrainingData:
-    """Open data set and vectors, and split off the validation part. Nothing is encoded yet.
+    """Open data set and what else is read, and split off the validation part. Nothing is encoded yet.
 
     Raises:
         OSError, ValueError: in words, if they cannot be read or do not fit together.
@@ -84,8 +102,7 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
             f"{config.data}: none of its {len(surd)} samples has an image, which stage full needs. Set "
             "full_steps = 0 and give align_steps to train on the prompts alone"
         )
-    if config.lambda_llm:
-        data.knowledge, data.knowledge_rows = _find_knowledge(config, surd)
+    system_of(config).open(config, data)
     return data
 
 
@@ -154,6 +171,8 @@ class CacheBuilder:
         self.settings = cache_settings(config, backend)
         self.process = process
         self.folder = config.cache_folder
+        self.system = system_of(config)
+        self.more = self.system.caches(self)
 
     def build(self, latents: bool = True) -> None:
         """Encode what is missing. Encoders are loaded only if something is, and leave memory afterwards.
@@ -161,12 +180,14 @@ class CacheBuilder:
         Raises:
             OSError, ValueError: in words; what was encoded so far is kept and used by the next attempt.
         """
-        if not (self.config.cache_text or (latents and self.config.cache_latents)):
+        if not (self.config.cache_text or (latents and self.config.cache_latents) or self.more):
             return
         writer = f"p{self.process[0]}"
         with writing_lock(self.folder, writer):
             if self.config.cache_text:
                 self._build_text(writer)
+            for cache in self.more:
+                cache.build(writer)
             if latents and self.config.cache_latents:
                 self._build_latents(writer)
 
@@ -179,15 +200,22 @@ class CacheBuilder:
         data = self.data
         if self.config.cache_text:
             data.texts = TextCache(self.folder, self.backend, self.settings)
-            data.simple_rows = data.texts.rows.find(data.texts.keys(s.simple for s in data.surd))
-            data.complex_rows = data.texts.rows.find(data.texts.keys(s.complex for s in data.surd))
-            self._require((data.simple_rows >= 0) & (data.complex_rows >= 0), "prompts")
+            for column in self.system.columns(self.config):
+                keys = data.texts.keys(getattr(sample, column) for sample in data.surd)
+                data.text_rows[column] = data.texts.rows.find(keys)
+                self.require(data.text_rows[column] >= 0, "prompts")
+            more = self.system.more_prompts(self.config)
+            rows = data.texts.rows.find(data.texts.keys(more))
+            self.require(rows >= 0, "prompts", more)
+            data.more_texts = dict(zip(more, rows.tolist(), strict=True))
+        for cache in self.more:
+            cache.open()
         if latents and self.config.cache_latents:
             data.latents = LatentCache(self.folder, self.backend, self.settings)
             samples = np.flatnonzero(data.has_image)
             data.latent_rows = np.full(len(data.surd), -1, np.int64)
             data.latent_rows[samples] = data.latents.rows.find(self._latent_keys(data.latents, samples))
-            self._require(~data.has_image | (data.latent_rows >= 0), "images")
+            self.require(~data.has_image | (data.latent_rows >= 0), "images")
 
     def missing(self, latents: bool = True) -> dict[str, tuple[int, int]]:
         """What the caches lack: {"prompts": (rows, bytes), "images": (rows, bytes)}.
@@ -200,6 +228,7 @@ class CacheBuilder:
             count = len(self._missing_prompts(cache))
             found["prompts"] = count, count * cache.rows.row_bytes
             cache.rows.close()
+        found |= {cache.what: cache.missing() for cache in self.more}
         if latents and self.config.cache_latents:
             cache = LatentCache(self.folder, self.backend, self.settings)
             samples = np.flatnonzero(self.data.has_image)
@@ -209,6 +238,14 @@ class CacheBuilder:
             found["images"] = count, count * cache.rows.row_bytes
             cache.rows.close()
         return found
+
+    def prompts(self) -> Iterator[str]:
+        """Every prompt that training reads, as often as it occurs."""
+        columns = self.system.columns(self.config)
+        for sample in self.data.surd:
+            for column in columns:
+                yield getattr(sample, column)
+        yield from self.system.more_prompts(self.config)
 
     def pictures(self) -> str:
         """Hash of the content of every image, for resume checks."""
@@ -222,7 +259,7 @@ class CacheBuilder:
 
     def _build_text(self, writer: str) -> None:
         cache = TextCache(self.folder, self.backend, self.settings, writer)
-        prompts = [prompt for key, prompt in self._missing_prompts(cache) if self._is_mine(key)]
+        prompts = [prompt for key, prompt in self._missing_prompts(cache) if self.is_mine(key)]
         check_space(self.folder, cache.rows.row_bytes * len(prompts))
         with closing(cache.rows), encoding_advice(self.config):
             cache.build(prompts, self.config.cache_batch_size * 4, self.progress)
@@ -231,22 +268,22 @@ class CacheBuilder:
     def _build_latents(self, writer: str) -> None:
         cache = LatentCache(self.folder, self.backend, self.settings, writer)
         samples, keys = self._missing_images(cache)
-        mine = np.fromiter((self._is_mine(key.tobytes()) for key in keys), bool, len(keys))
+        mine = np.fromiter((self.is_mine(key.tobytes()) for key in keys), bool, len(keys))
         check_space(self.folder, cache.rows.row_bytes * int(mine.sum()))
         sizes = self.config.cache_batch_size, self.config.dataloader_num_workers
         with closing(cache.rows), encoding_advice(self.config):
             cache.build(self.data.surd, samples[mine], keys[mine], *sizes, self.progress)
         self.backend.release("vae")
 
-    def _is_mine(self, key: bytes) -> bool:
+    def is_mine(self, key: bytes) -> bool:
         """By the key, not by a place in a list: processes may see the cache at different moments."""
         number, count = self.process
         return int.from_bytes(key[:4], "little") % count == number
 
     def _missing_prompts(self, cache: TextCache) -> list[tuple[bytes, str]]:
         """Every prompt that is not cached, once, with its key."""
-        lacking = cache.rows.find(cache.keys(_prompts(self.data.surd))) < 0
-        missing = itertools.compress(_prompts(self.data.surd), lacking)
+        lacking = cache.rows.find(cache.keys(self.prompts())) < 0
+        missing = itertools.compress(self.prompts(), lacking)
         return list({cache.key(prompt): prompt for prompt in missing}.items())
 
     def _missing_images(self, cache: LatentCache) -> tuple[np.ndarray, np.ndarray]:
@@ -266,37 +303,17 @@ class CacheBuilder:
     def _keys(cache: LatentCache, digests: np.ndarray) -> np.ndarray:
         return np.frombuffer(b"".join(cache.key(d.tobytes()) for d in digests), np.uint8).reshape(-1, 16)
 
-    def _require(self, present: np.ndarray, what: str) -> None:
+    def require(self, present: np.ndarray, what: str, prompts: Sequence[str] = ()) -> None:
+        """Refuse to go on if something is not there, with a ``ValueError`` that names the first.
+
+        Args:
+            present: bool for every sample, or for each of ``prompts``.
+        """
         if not present.all():
-            first = self.data.surd[int(np.flatnonzero(~present)[0])]
+            place = int(np.flatnonzero(~present)[0])
+            first = repr(prompts[place]) if prompts else f"of {self.data.surd[place].name}"
             raise ValueError(
-                f"{self.folder}: the cache lacks {int((~present).sum())} {what}, the first of {first.name}. "
+                f"{self.folder}: the cache lacks {int((~present).sum())} {what}, the first {first}. "
                 "Was the data set changed meanwhile? Then run the same command again. Do several machines "
                 "train? Then cache_dir must be a folder they share"
             )
-
-
-def _prompts(surd: Surd) -> Iterator[str]:
-    for sample in surd:
-        yield sample.simple
-        yield sample.complex
-
-
-def _find_knowledge(config: TrainingConfig, surd: Surd) -> tuple[KnowledgeVectors, np.ndarray]:
-    if not config.vectors:
-        raise ValueError(
-            "vectors is not set: Eq. 5 needs the knowledge vectors of a language model. Make them "
-            f"with 'python -m train vectors {config.data} vectors.safetensors --llm <model>', or set "
-            "lambda_llm = 0"
-        )
-    knowledge = open_knowledge(config.vectors)
-    rows = knowledge.find(sample.simple for sample in surd)
-    lacking = np.flatnonzero(rows < 0)
-    if len(lacking):
-        first = surd[int(lacking[0])]
-        raise ValueError(
-            f"{config.vectors}: has no vector for {len(lacking)} of {len(rows)} prompts, the first is "
-            f"{first.simple[:80]!r} of {first.name}. Run 'python -m train vectors' again with this data set; "
-            "only the missing ones are computed"
-        )
-    return knowledge, rows

@@ -30,15 +30,21 @@ COLUMNS = (
     "validation_simple",
     "validation_simple_without_adapter",
 )
-"""Columns of log.csv: ``loss`` is Eq. 10, ``llm`` Eq. 5, ``cp`` Eq. 9, ``simple`` Eq. 8, means since the row
-before; the validation columns are filled where a validation took place."""
+"""Columns of log.csv, means since the row before; the validation columns are filled where a validation took
+place. SUR: ``loss`` is Eq. 10, ``llm`` Eq. 5, ``cp`` Eq. 9, ``simple`` Eq. 8. LLMDiff: ``loss``, ``simple``
+are its Eq. 5, the error of the noise prediction; ``llm`` and ``cp`` are 0."""
 
 
 class TrainingLog:
     """Writes log.csv, and TensorBoard events where tensorboard is installed."""
 
-    def __init__(self, folder: Path, step: int):
-        """``step``: where the run begins or goes on; rows beyond it, from before a crash, are dropped."""
+    def __init__(self, folder: Path, step: int, panels: dict[str, str] | None = None):
+        """
+        Args:
+            step: where the run begins or goes on; rows beyond it, from before a crash, are dropped.
+            panels: as :func:`draw_curves`.
+        """
+        self._panels = panels
         self.path = Path(folder) / "log.csv"
         rows = [row for row in read_log(self.path) if int(row["step"]) <= step] if step else []
         with atomic_write(self.path) as file:
@@ -70,7 +76,7 @@ class TrainingLog:
 
     def draw(self) -> None:
         """Write curves.png from log.csv."""
-        draw_curves(read_log(self.path), self.path.with_name("curves.png"))
+        draw_curves(read_log(self.path), self.path.with_name("curves.png"), self._panels)
 
     def close(self) -> None:
         if self._events is not None:
@@ -86,11 +92,15 @@ def read_log(path: Path) -> list[dict[str, str]]:
     return [row for row in rows if (row.get("step") or "").isdigit()]
 
 
-def draw_curves(rows: list[dict[str, str]], path: Path) -> None:
-    """A picture of the losses over the steps: training and validation, one panel for each of Eq. 10, 5, 9, 8.
+def draw_curves(rows: list[dict[str, str]], path: Path, panels: dict[str, str] | None = None) -> None:
+    """A picture of the losses over the steps: training and validation, a panel for each loss.
 
     Does nothing but say so where matplotlib is not installed.
+
+    Args:
+        panels: column -> title; each column under its own name if none are given.
     """
+    titles = panels or {name: name for name in ("loss", "llm", "cp", "simple")}
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -100,12 +110,12 @@ def draw_curves(rows: list[dict[str, str]], path: Path) -> None:
     parts = {stage: [row for row in rows if row["stage"] == stage] for stage in STAGES}
     both = all(parts.values())
     panels = [  # (column, title, rows); sums of different losses would not share an axis
-        ("loss", f"total loss (Eq. 10){f', stage {stage}' if both else ''}", part)
+        ("loss", f"{titles['loss']}{f', stage {stage}' if both else ''}", part)
         for stage, part in parts.items()
-        if part
+        if part and "loss" in titles
     ]
-    panels += [("llm", "distillation (Eq. 5)", rows), ("cp", "complex prompt (Eq. 9)", rows)]
-    panels += [("simple", "diffusion (Eq. 8)", parts["full"])]
+    others = [(name, title) for name, title in titles.items() if name != "loss"]
+    panels += [(name, title, parts["full"] if name == "simple" else rows) for name, title in others]
     panels = [panel for panel in panels if any(float(row[panel[0]] or 0) for row in panel[2])]
     columns, lines = min(3, len(panels)) or 1, -(-len(panels) // 3) or 1
     figure = Figure(figsize=(4.6 * columns, 3.6 * lines), layout="constrained")

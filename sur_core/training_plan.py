@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 import torch
 
 from .backend import Backend
-from .bundle import new_adapter
-from .feed import Feed
-from .objective import Batch, Objective
-from .randomness import CountedDropout
-from .training_config import ARCHITECTURE, STAGES, TrainingConfig
+from .objective import Batch
+from .training_config import STAGES, TrainingConfig
 from .training_data import CacheBuilder, TrainingData
+from .training_system import Losses, system_of
 
 _BYTES = {"no": 4, "fp32": 4, "fp16": 2, "bf16": 2}
 
@@ -60,11 +58,13 @@ class Plan:
     caches: dict[str, tuple[int, int]] = field(default_factory=dict)
     cache_free: int = 0
     model: str = ""
+    more: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         config = self.config
         found = [
             f"base model: {self.model}",
+            *self.more,
             f"data: {self.train:,} samples to train on, {self.validation:,} held out, {self.left_out:,} left "
             "out",
             f"batch: {self.global_batch} samples a step, {config.train_batch_size} at a time, "
@@ -90,7 +90,8 @@ class Plan:
 
 def plan_training(config: TrainingConfig, data: TrainingData, backend: Backend, processes: int = 1) -> Plan:
     """Estimate a run. Loads no weights and encodes nothing."""
-    feed = Feed(config, data, backend, process=(0, processes))
+    system = system_of(config)
+    feed = system.feed(config, data, backend, process=(0, processes))
     plan = Plan(
         config,
         feed.global_batch,
@@ -99,6 +100,7 @@ def plan_training(config: TrainingConfig, data: TrainingData, backend: Backend, 
         len(data.validation),
         len(data.surd.quarantined),
         model=backend.describe(),
+        more=system.plan_lines(config, data, backend),
     )
     for stage in STAGES:
         steps = config.align_steps if stage == "align" else config.full_steps
@@ -121,7 +123,7 @@ def _stage_cost(
     config: TrainingConfig, data: TrainingData, backend: Backend, stage: str, steps: int, resolution: int
 ) -> StageCost:
     macs, activations = step_cost(config, data, backend, stage, resolution)
-    adapter = sum(p.numel() for p in _meta_adapter(config, backend).parameters())
+    adapter = sum(p.numel() for p in system_of(config).meta_adapter(config, data, backend).parameters())
     frozen = {"align": [], "full": ["unet"]}[stage]
     frozen += ["text"] * (not config.cache_text) + ["vae"] * (stage == "full" and not config.cache_latents)
     sizes = dict.fromkeys(("unet", "text"), _BYTES[config.mixed_precision])
@@ -145,16 +147,11 @@ def step_cost(
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    adapter = _meta_adapter(config, backend).train()
-    llm_width = data.knowledge.width if data.knowledge else None
-    objective = Objective(config, dict(backend.widths), llm_width, "meta")
-    width = sum(backend.widths.values())
-    hidden = torch.empty(1, 77, width, device="meta")
-    batch = Batch([0], [""], hidden, torch.ones(1, 77, device="meta", dtype=torch.bool))
-    batch.complex = hidden.clone() if config.lambda_cp else None
-    batch.knowledge = torch.empty(1, llm_width, device="meta") if llm_width else None
-    batch.dropout = _MasksWithoutNumbers([], config.dropout) if config.dropout else None
-    weights, model = [*adapter.parameters(), *objective.w0.values()], None
+    system, model = system_of(config), None
+    adapter = system.meta_adapter(config, data, backend).train()
+    objective = system.objective(config, data, backend, "meta")
+    batch = system.meta_batch(config, data, backend)
+    weights = [*adapter.parameters(), *objective.constants]
     if stage == "full":
         model = _ModelWithoutNumbers(config, backend, resolution)
         weights += model.unet.parameters()
@@ -165,14 +162,15 @@ def step_cost(
         objective(adapter, batch, model).total.sum().backward()
     recomputed = 0
     if model is not None and config.gradient_checkpointing:
-        recomputed = _largest_block(config.with_values(gradient_checkpointing=False), backend, resolution)
+        whole = _ModelWithoutNumbers(config.with_values(gradient_checkpointing=False), backend, resolution)
+        recomputed = _largest_block(objective, adapter, batch, whole)
     return counter.get_total_flops() / 2, saved.total + recomputed
 
 
-def _largest_block(config: TrainingConfig, backend: Backend, resolution: int) -> int:
+def _largest_block(objective: Losses, adapter, batch: Batch, model: _ModelWithoutNumbers) -> int:
     """Bytes that the largest block keeps: with gradient checkpointing, one at a time is recomputed."""
-    model, largest, begun = _ModelWithoutNumbers(config, backend, resolution), 0, []
-    saved = _SavedBytes([*model.unet.parameters()])
+    largest, begun = 0, []
+    saved = _SavedBytes([*model.unet.parameters(), *adapter.parameters()])
 
     def end(*_):
         nonlocal largest
@@ -183,8 +181,7 @@ def _largest_block(config: TrainingConfig, backend: Backend, resolution: int) ->
             module.register_forward_pre_hook(lambda *_: begun.append(saved.total))
             module.register_forward_hook(end)
     with saved, _fused_attention():
-        inputs = model.inputs
-        model.predict_noise(None, None, inputs["encoder_hidden_states"].requires_grad_(True))
+        objective(adapter, batch, model)
     return largest
 
 
@@ -199,6 +196,11 @@ class _ModelWithoutNumbers:
         self.inputs = backend.meta_inputs(1, resolution)
         self.prediction_type = backend.prediction_type
         self.alphas_cumprod = torch.empty(len(backend.alphas_cumprod), device="meta")
+
+    def attach(self, adapter):
+        from .llmdiff.diffusers_unet import attach
+
+        return attach(self.unet, adapter).__enter__()
 
     def predict_noise(self, noisy, timesteps, hidden, pooled=None, time_ids=None) -> torch.Tensor:
         hidden = hidden.to(self.inputs["sample"].dtype)
@@ -220,11 +222,6 @@ class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):
             self._seen[storage._cdata] = storage
             self.total += storage.nbytes()
         return tensor
-
-
-class _MasksWithoutNumbers(CountedDropout):
-    def masks(self, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
-        return [torch.empty(1, *shape, device="meta") for shape in shapes]
 
 
 @contextmanager
@@ -261,8 +258,3 @@ class _AttentionProducts(torch.autograd.Function):
             transposed @ query if wanted[1] else None,
             transposed @ gradient if wanted[2] else None,
         )
-
-
-def _meta_adapter(config: TrainingConfig, backend: Backend):
-    architecture = {name: getattr(config, name) for name in ARCHITECTURE}
-    return new_adapter(dict(backend.widths), **architecture).to("meta")

@@ -25,7 +25,7 @@ def draw_samples(
         resolution: edge of each picture in pixels.
     """
     prompts = list(config.sample_prompts)
-    encoded = _text(backend, [*prompts, ""])
+    encoded = text_embeddings(backend, [*prompts, ""])
     positive, negative = encoded[0][:-1], encoded[0][-1:]
     pooled, no_pooled = (None, None) if encoded[1] is None else (encoded[1][:-1], encoded[1][-1:])
     with torch.no_grad():
@@ -70,7 +70,8 @@ def contact_sheet(rows: list[tuple], columns: list[str], captions: list[str]):
     return sheet
 
 
-def _text(backend: Backend, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor | None]:
+def text_embeddings(backend: Backend, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Embeddings of prompts, all text encoders side by side [B, 77, D], and SDXL's pooled ones [B, P]."""
     encoded: TextEncoding = backend.encode_text(prompts)
     hidden = torch.cat([part.float() for part in encoded.hidden.values()], -1)
     return hidden, None if encoded.pooled is None else encoded.pooled.float()

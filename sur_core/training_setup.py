@@ -14,6 +14,7 @@ from .families import family_words
 from .passport import Passport
 from .training_config import ARCHITECTURE, TrainingConfig
 from .training_data import TrainingData
+from .training_system import system_of
 
 
 def first_adapter(config: TrainingConfig, data: TrainingData, backend: Backend) -> SURAdapterBundle:
@@ -57,7 +58,7 @@ def passport_fields(config: TrainingConfig, data: TrainingData, backend: Backend
     if config.init_from:
         extra["sur_training.init_from"] = Path(config.init_from).name
     return {
-        "base_model": _shown_name(config.pretrained_model_name_or_path),
+        "base_model": shown_name(config.pretrained_model_name_or_path),
         "eta": config.eta,
         "llm_name": knowledge.llm if knowledge else "",
         "llm_layer": knowledge.layer if knowledge else None,
@@ -77,10 +78,9 @@ def passport_fields(config: TrainingConfig, data: TrainingData, backend: Backend
 
 
 def fingerprints(config: TrainingConfig, data: TrainingData, backend: Backend) -> dict[str, str]:
-    """What the result depends on besides settings: data, vectors and the frozen model."""
+    """What the result depends on besides settings: data, the frozen model, and what the system reads."""
     found = {"data set": data.surd.fingerprint, "text encoder": backend.fingerprint("text")}
-    if data.knowledge is not None:
-        found["knowledge vectors"] = _content_hash(data.knowledge.path)
+    found |= system_of(config).sources(config, data, backend)
     if config.full_steps:
         found["VAE"], found["UNet"] = backend.fingerprint("vae"), backend.fingerprint("unet")
         schedule = backend.alphas_cumprod.double().numpy().tobytes()
@@ -88,7 +88,7 @@ def fingerprints(config: TrainingConfig, data: TrainingData, backend: Backend) -
     return found
 
 
-def _content_hash(path: Path) -> str:
+def content_hash(path: Path) -> str:
     digest = blake2b(digest_size=16)
     with open(path, "rb") as file:
         while block := file.read(1 << 22):
@@ -96,6 +96,6 @@ def _content_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _shown_name(model: str) -> str:
+def shown_name(model: str) -> str:
     """A local path's last part, a hub id whole: a passport travels, and folders are nobody's business."""
     return Path(model).name if Path(model).exists() else model

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
+from torch import nn
 
 from .atomic import atomic_write
-from .bundle import SURAdapterBundle
 from .training_config import TrainingConfig, changed_settings
 
 STATE_FILE = "state.safetensors"
@@ -32,11 +32,11 @@ class Counters:
         step: optimiser steps taken.
         global_batch: samples of a step, all processes together.
         best: smallest validation loss of the stage so far; ``None`` before the first.
-        without_adapter: Eq. 8 on the validation part without the adapter, once known.
+        without_adapter: the noise prediction's error on the validation part without the adapter, once known.
         seconds: time spent training, over all restarts.
         interrupted: the run was stopped after this step, before what is due between steps.
         window: sums since the last row of the log.
-        sources: fingerprints of model, data and vectors.
+        sources: fingerprints of model, data and what else is read.
         scaler: state of fp16's loss scaling.
     """
 
@@ -55,7 +55,7 @@ def save_state(
     folder: Path,
     config: TrainingConfig,
     counters: Counters,
-    adapter: SURAdapterBundle,
+    adapter: nn.Module,
     ema: dict[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
@@ -139,7 +139,7 @@ def check_same_run(
 
 def restore(
     tensors: dict[str, torch.Tensor],
-    adapter: SURAdapterBundle,
+    adapter: nn.Module,
     ema: dict[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
-from .bundle import SURAdapterBundle
 from .feed import Feed
-from .objective import Objective
+from .training_system import Losses
 
 
 @torch.no_grad()
 def validate(
-    objective: Objective,
-    adapter: SURAdapterBundle,
+    objective: Losses,
+    adapter: nn.Module,
     feed: Feed,
     stage: str,
     accelerator,
@@ -22,7 +22,8 @@ def validate(
 
     Args:
         adapter: in eval mode.
-        without_adapter: measure Eq. 8 at eta 0 too, which is what the base model does alone.
+        without_adapter: measure the noise prediction at strength 0 too, which is what the base model does
+            alone.
     """
     count = len(feed.data.samples(stage, "validation"))
     if not count:
@@ -31,7 +32,7 @@ def validate(
     for batch in feed.validation(stage):
         with accelerator.autocast():
             losses = objective(adapter, batch, feed.backend)
-            bare = objective(adapter, batch, feed.backend, eta=0.0) if without_adapter else losses
+            bare = objective(adapter, batch, feed.backend, 0.0) if without_adapter else losses
         sums += torch.stack([values.float().sum() for values in (*losses, bare.simple)])
     llm, cp, simple, total, bare = (accelerator.reduce(sums, "sum") / count).tolist()
     found = {"validation_loss": total, "validation_llm": llm, "validation_cp": cp}

@@ -21,6 +21,12 @@ NODE_NAMES = {
     "SURSaveAdapter": "Save SUR Adapter",
     "SURInspect": "SUR Inspect",
     "SURLabelGrid": "SUR Label Grid",
+    "LLMDiffLoadLLM": "Load LLM for LLMDiff",
+    "LLMDiffLoadAdapter": "Load LLMDiff Adapter",
+    "LLMDiffEncode": "Encode Prompt (LLMDiff)",
+    "LLMDiffSaveEncoding": "Save LLMDiff Encoding",
+    "LLMDiffLoadEncoding": "Load LLMDiff Encoding",
+    "LLMDiffApply": "Apply LLMDiff",
 }
 """Every node of the pack and the name it is shown by. Ids are never renamed once shipped."""
 

@@ -126,6 +126,8 @@ def test_install_makes_the_folder_for_adapters_and_may_run_twice(tmp_path, place
         assert done.returncode == 0, done.stderr
         assert str(tmp_path / "models" / "sur_adapters") in done.stdout
     assert (tmp_path / "models" / "sur_adapters").is_dir()
+    for name in ("llmdiff_adapters", "llmdiff_encodings", "llm"):
+        assert (tmp_path / "models" / name).is_dir() == (place == "custom_nodes")
 
 
 def test_install_outside_of_a_program_makes_nothing(tmp_path):

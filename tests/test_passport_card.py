@@ -133,7 +133,7 @@ def _refuse(*_):
 def test_a_safetensors_file_of_another_kind_is_refused_by_its_header(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
     save_file({"lora.weight": torch.zeros(8, 8)}, path)
-    monkeypatch.setattr("sur_core.checkpoint._read", _refuse)
+    monkeypatch.setattr("sur_core.checkpoint.read_tensors", _refuse)
     with pytest.raises(AdapterFileError, match=r"model\.safetensors: not a SUR adapter.*lora\.weight"):
         passport_card(path)
 

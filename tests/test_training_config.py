@@ -275,7 +275,7 @@ def test_what_changes_the_weights_is_reported_and_nothing_else(name):
 
 
 FREE = """
-pretrained_model_name_or_path data quarantine vectors
+pretrained_model_name_or_path data quarantine vectors llm llm_device llm_max_tokens
 single_file_config cache_dir cache_batch_size train_batch_size gradient_accumulation_steps device
 dataloader_num_workers output_dir title checkpointing_steps logging_steps validation_steps sample_prompts
 sample_steps sample_inference_steps sample_guidance_scale sample_seed

@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options; ends the program with a sentence, as argparse does, where they are wrong."""
-    words = "Train SUR adapters; tools for adapter files."
+    words = "Train SUR and LLMDiff adapters; tools for adapter files."
     parser = argparse.ArgumentParser(prog="python -m train", description=words)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, module in COMMANDS.items():

@@ -6,12 +6,14 @@ import argparse
 
 import numpy as np
 
-from sur_core.training_data import CacheBuilder, open_training_data
+from sur_core.training_data import CacheBuilder, TrainingData, open_training_data
+from sur_core.training_system import system_of
 
 from .common import Bars, add_config_arguments, make_accelerator, open_model, read_config
 
-SECTIONS = ("model", "data", "cache")
-OTHERS = ("output_dir", "align_steps", "full_steps", "mixed_precision", "device", "dataloader_num_workers")
+SECTIONS = ("model", "data", "cache", "llmdiff")
+OTHERS = ("system", "output_dir", "align_steps", "full_steps")
+OTHERS += ("mixed_precision", "device", "dataloader_num_workers")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    # Vectors are no part of the caches, and may be made later.
     config = read_config(options, "pretrained_model_name_or_path", "data")
+    system_of(config).check(config)
+    # Vectors are no part of the caches, and may be made later.
     config = config.with_values(lambda_llm=0.0, lambda_cp=1.0)
     if not (config.output_dir or config.cache_dir):
         raise ValueError(
@@ -37,14 +40,18 @@ def run(options: argparse.Namespace) -> None:
     accelerator.wait_for_everyone()
     builder.open(latents=with_images)
     if accelerator.is_main_process:
-        rows = {
-            "prompts": (data.texts, np.append(data.simple_rows, data.complex_rows)),
-            "images": (data.latents, data.latent_rows),
-        }
-        for what, (cache, used) in rows.items():
-            if cache is not None:
-                count = len(np.unique(used[used >= 0]))
-                print(
-                    f"{what}: {count:,} of this data set, {len(cache.rows):,} in all, in {cache.rows.folder}"
-                )
+        _report(data, builder)
     accelerator.end_training()
+
+
+def _report(data: TrainingData, builder: CacheBuilder) -> None:
+    found = {}
+    if data.texts is not None:
+        used = np.concatenate([*data.text_rows.values(), np.array([*data.more_texts.values()], np.int64)])
+        found["prompts"] = len(np.unique(used)), len(data.texts.rows), data.texts.rows.folder
+    found |= {cache.what: cache.found() for cache in builder.more}
+    if data.latents is not None:
+        used = np.unique(data.latent_rows[data.latent_rows >= 0])
+        found["images"] = len(used), len(data.latents.rows), data.latents.rows.folder
+    for what, (count, everything, folder) in found.items():
+        print(f"{what}: {count:,} of this data set, {everything:,} in all, in {folder}")

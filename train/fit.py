@@ -9,6 +9,7 @@ from pathlib import Path
 from sur_core.training_config import TrainingConfig
 from sur_core.training_data import CacheBuilder, open_training_data
 from sur_core.training_state import STATE_FILE
+from sur_core.training_system import system_of
 
 from .common import Bars, add_config_arguments, make_accelerator, open_model, read_config
 
@@ -32,6 +33,7 @@ def _run(config: TrainingConfig, accelerator, options: argparse.Namespace) -> in
     from sur_core.training import Trainer
 
     say = print if accelerator.is_main_process else lambda *_: None
+    system_of(config).check(config)
     data = open_training_data(config)
     backend = open_model(config, accelerator.device)
     trainer = Trainer(config, data, backend, accelerator, say, _draw)
@@ -110,11 +112,10 @@ def forget_run(folder: Path) -> None:
 
 
 def _draw(trainer, name: str) -> None:
-    from sur_core.training_samples import draw_samples
-
     with trainer.finished_weights() as adapter:
         path = trainer.folder / "samples" / f"{name}.png"
-        draw_samples(trainer.config, trainer.backend, adapter, trainer.feed.resolution, path)
+        given = trainer.config, trainer.data, trainer.backend, adapter, trainer.feed.resolution
+        trainer.system.draw_samples(*given, path)
     if trainer.data.texts is not None:
         trainer.backend.release("text")
     if trainer.data.latents is not None or not trainer.config.full_steps:

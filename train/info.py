@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from sur_core import read_passport
+from sur_core.llmdiff.checkpoint import is_llmdiff_file, read_llmdiff_passport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,4 +15,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     for path in options.files:
-        print(f"{path}\n{read_passport(path).to_text()}")
+        read = read_llmdiff_passport if is_llmdiff_file(path) else read_passport
+        print(f"{path}\n{read(path).to_text()}")

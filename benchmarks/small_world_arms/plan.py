@@ -128,10 +128,15 @@ class Plan:
 
 
 def settings_that_count(config: TrainingConfig) -> dict:
-    """Settings that decide the weights; where things lie does not."""
+    """Settings that decide the weights; where things lie does not, nor what is another system's."""
     fields = TrainingConfig.__dataclass_fields__
+    others = {"init_from"}
+    if config.system == "sur":
+        others |= {name for name, spec in fields.items() if spec.metadata["section"] == "llmdiff"} | {
+            "system"
+        }
     counted = {name for name, spec in fields.items() if not spec.metadata["free"]} | {"train_batch_size"}
-    return {name: value for name, value in asdict(config).items() if name in counted - {"init_from"}}
+    return {name: value for name, value in asdict(config).items() if name in counted - others}
 
 
 def hashed(values) -> str:

@@ -1,4 +1,4 @@
-"""How many pictures a core collects in a second, and how much of that is Pillow's PNG decoder."""
+"""How many pictures a core collects in a second, with kornia-rs and without, and how many Pillow decodes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sur_core.plain_png import QUICK_THREADS, find_decoder
 from sur_core.surd_build.collect import CollectSettings, collect
 from sur_core.surd_build.manifest import Manifest
 
@@ -26,6 +27,13 @@ INFOTEXT = (
     "Negative prompt: lowres, blurry, watermark\n"
     "Steps: 25, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: {number}, Size: 512x512, Model: some_model"
 )
+
+
+ONE = "collected by one thread, a core-second"
+MANY = f"collected by {QUICK_THREADS + 1} threads, a core-second"
+ALL = "collected by a thread a core, a second"
+ALONE = "decoded by Pillow alone, a core-second"
+ROWS = (ONE, MANY, ALL, ALONE)
 
 
 def natural(seed: int, grain: float = 1.0) -> np.ndarray:
@@ -84,11 +92,11 @@ def decoding(files: list[Path]) -> float:
     return len(files) / (time.process_time() - start)
 
 
-def collecting(folder: Path, work: Path) -> tuple[float, float]:
-    """The whole step, manifest and choice too: pictures a core-second, pictures a second with all cores."""
+def collecting(folder: Path, work: Path, workers: int) -> tuple[float, float]:
+    """The whole step, manifest and choice too: pictures a core-second, pictures a second."""
     manifest = Manifest(work)
     wall, core = time.perf_counter(), time.process_time()
-    summary = collect(manifest, [folder], CollectSettings())
+    summary = collect(manifest, [folder], CollectSettings(), workers=workers)
     core, wall = time.process_time() - core, time.perf_counter() - wall
     return summary.outcome.done / core, summary.outcome.done / wall
 
@@ -109,22 +117,24 @@ def measure(quick: bool) -> dict[str, dict[str, float]]:
                 if turn:  # the first one warms up
                     rates.setdefault(kind, []).append(seconds)
         size = {kind: _mean_size(path) for kind, path in kinds.items()}
+    decoder = "kornia-rs" if find_decoder() else "Pillow; kornia-rs is not installed"
     print(f"collect: {count} files of {SIDE} x {SIDE} in the system's file cache, {os.cpu_count()} cores")
+    print(f"  {QUICK_THREADS} threads or fewer decode PNG with {decoder}; more of them with Pillow")
     for kind in kinds:
         print(f"  {kind}, {size[kind] / 1000:.0f} KB")
-        for what in ("collected a core-second", "collected a second, all cores", "decoded by Pillow alone"):
-            print(f"    {what:30} {quartiles(rates[f'{kind}: {what}'])}")
+        for what in ROWS:
+            print(f"    {what:42} {quartiles(rates[f'{kind}: {what}'])}")
     first = next(iter(kinds))
-    return {"collect_images_per_second_per_core": spread(rates[f"{first}: collected a core-second"])}
+    return {"collect_images_per_second_per_core": spread(rates[f"{first}: {ONE}"])}
 
 
 def _turn(kinds: dict[str, Path], folder: Path, turn: int) -> Iterator[tuple[str, float]]:
     for kind in list(kinds) if turn % 2 else list(kinds)[::-1]:
-        files = sorted(kinds[kind].iterdir())
-        core, wall = collecting(kinds[kind], folder / f"work-{turn}-{kinds[kind].name}")
-        yield f"{kind}: collected a core-second", core
-        yield f"{kind}: collected a second, all cores", wall
-        yield f"{kind}: decoded by Pillow alone", decoding(files[: len(files) // 2])
+        files, work = sorted(kinds[kind].iterdir()), folder / f"work-{turn}-{kinds[kind].name}"
+        yield f"{kind}: {ONE}", collecting(kinds[kind], work / "one", 1)[0]
+        yield f"{kind}: {MANY}", collecting(kinds[kind], work / "many", QUICK_THREADS + 1)[0]
+        yield f"{kind}: {ALL}", collecting(kinds[kind], work / "all", 0)[1]
+        yield f"{kind}: {ALONE}", decoding(files[: len(files) // 2])
 
 
 def spread(values: list[float]) -> dict[str, float]:

@@ -10,9 +10,10 @@ and BLIP with 145 image tokens in place of 577, whose attention costs the same a
 GPU, where much of the time of one picture goes into starting one small operation after another; that was not
 measured. The real shape is measured beside them, which says what to expect of a CPU.
 
-What no batch saves is reading: decoding a PNG and resizing it take some 13 ms of a core, which threads
-spread over the cores there are. CLIP at its smallest takes little more, so that with two cores the cleaning
-figure is bound by that; the table says how long it takes.
+What no batch saves is reading: decoding a PNG and resizing it, which threads do for the next batch beside
+the model's work on this one. There are some batches of each kind, because the first one has nothing beside
+it. One at a time is read by Pillow, batches by kornia-rs where it is installed; the table says what either
+takes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sur_core.plain_png import find_decoder
 from sur_core.surd_build.captioner import Decoding, check_captioner
 from sur_core.surd_build.captions import caption_samples
 from sur_core.surd_build.clean import score_samples
@@ -69,7 +71,7 @@ class Shape:
     clean_batch: int = 64
 
 
-NARROW = Shape("32 wide", 32, 32, 0, 32, 32, 128)
+NARROW = Shape("32 wide", 32, 32, 0, 32, 64, 256)
 WIDE = Shape("real shape", 768, 512, 30524, 16, 8, 24, 8, 24)
 
 
@@ -80,7 +82,7 @@ def measure(quick: bool) -> dict[str, dict[str, float]]:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     figures = {}
-    narrow = replace(NARROW, cleaned=64) if quick else NARROW
+    narrow = replace(NARROW, captioned=48, cleaned=192) if quick else NARROW
     print(
         f"caption and clean: random weights, CPU, {torch.get_num_threads()} threads, {os.cpu_count()} cores"
     )
@@ -135,7 +137,7 @@ def cleaning(folder: Path, shape: Shape) -> tuple[Callable, Callable, Callable]:
     clip = make_clip(folder / "m", 0, shape.width, 12, 224, 32, shape.text_width)
     source, work = find_model(str(clip), check_clip), write_set(folder, shape.cleaned, plain=True)
 
-    print(f"  reading and preparing a picture for CLIP: {_reading(work, source):.1f} ms of a core")
+    _print_reading(work, source)
 
     def batched() -> dict[str, float]:
         manifest = Manifest(shutil.copytree(work, folder / "again", dirs_exist_ok=True))
@@ -184,13 +186,16 @@ def write_set(folder: Path, count: int, plain: bool) -> Path:
     return folder / "work"
 
 
-def _reading(work: Path, source: ModelSource) -> float:
+def _print_reading(work: Path, source: ModelSource) -> None:
     """Core-milliseconds to read, decode, resize and normalise a picture, with or without batches."""
     samples, processor = list(read_samples(Manifest(work))), load_image_processor(source)
-    start = time.process_time()
-    for sample in samples:
-        processor(images=[read_image(sample.path, sample.facts["sha256"])], return_tensors="pt")
-    return (time.process_time() - start) / len(samples) * 1000
+    for decoder, quick in (("Pillow", False), ("kornia-rs", True))[: 1 + (find_decoder() is not None)]:
+        start = time.process_time()
+        for sample in samples:
+            image = read_image(sample.path, sample.facts["sha256"], quick)
+            processor(images=[image], return_tensors="pt")
+        each = 1000 * (time.process_time() - start) / len(samples)
+        print(f"  reading and preparing a picture for CLIP, {decoder}: {each:.1f} ms of a core")
 
 
 def _in_turns(

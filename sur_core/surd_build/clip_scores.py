@@ -32,6 +32,9 @@ CLIP's authors average several descriptions of one thing.
 _SHORT = 24
 """Most captions have no more tokens, and cost a third of what CLIP's full length does."""
 
+_TEXT_ROWS = 16
+"""Texts read at once. Blocks are filled up, which with 64 rows of full length could cost as much again."""
+
 _DIGITS = 6
 """Decimals kept. The seventh of a cosine depends on the batch and the machine."""
 
@@ -79,7 +82,7 @@ class ClipScorer:
         """
         texts = list(dict.fromkeys(text for pair in prompts for text in pair))  # equal texts, equal features
         with out_of_memory_in_words(self.name, self.device, len(pictures)):
-            seen = self._in_blocks(pictures, self._see)
+            seen = self._in_blocks(pictures, self._see, self.batch_size)
             read, tokens = self._text_features(texts)
         if not (torch.isfinite(seen).all() and torch.isfinite(read).all()):
             raise SurdBuildError(f"{self.name}: gives features that are no numbers; its files may be damaged")
@@ -122,7 +125,7 @@ class ClipScorer:
             rows = [row for row in range(len(chunks)) if short[row] is kind]
             if rows:
                 marked = torch.stack([self._marked(chunks[row], length) for row in rows])
-                features[rows] = self._in_blocks(marked, self._read)
+                features[rows] = self._in_blocks(marked, self._read, _TEXT_ROWS)
         return features
 
     def _marked(self, ids: list[int], length: int) -> torch.Tensor:
@@ -131,11 +134,11 @@ class ClipScorer:
         padding = [self._tokenizer.pad_token_id] * (length - 2 - len(ids))
         return torch.tensor([start, *ids, end, *padding])
 
-    def _in_blocks(self, rows: torch.Tensor, compute) -> torch.Tensor:
+    def _in_blocks(self, rows: torch.Tensor, compute, size: int) -> torch.Tensor:
         """Rows in blocks that are all of one size: matrix products of other sizes round differently."""
         found = []
-        for block in rows.split(self.batch_size):
-            missing = self.batch_size - len(block)
+        for block in rows.split(size):
+            missing = size - len(block)
             full = torch.cat([block, block[-1:].expand(missing, *block.shape[1:])]) if missing else block
             found.append(compute(full.to(self.device))[: len(block)].float().cpu())
         return torch.cat(found)

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..plain_png import QUICK_THREADS
 from ..surd_quarantine import write_quarantine
 from .manifest import Manifest, SurdBuildError, hash_of
 from .read_file import VERSION, Reading, read_picture
@@ -135,11 +137,12 @@ def readers(workers: int) -> Iterator[Callable[[list[Task]], list[dict]]]:
     processes would each load torch. Raises SurdBuildError: a library is missing.
     """
     _load_libraries()
+    read = partial(read_picture, quick=workers <= QUICK_THREADS)
     if workers == 1:
-        yield lambda batch: [read_picture(task.payload) for task in batch]
+        yield lambda batch: [read(task.payload) for task in batch]
         return
     with ThreadPoolExecutor(workers, "surd-collect") as pool:
-        yield lambda batch: list(pool.map(read_picture, [task.payload for task in batch]))
+        yield lambda batch: list(pool.map(read, [task.payload for task in batch]))
 
 
 def _load_libraries() -> None:

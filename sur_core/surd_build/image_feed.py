@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..images import ImageError, decode_image
+from ..plain_png import QUICK_THREADS
 from .steps import Task
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ class ImageFeed:
         self, prepare: Callable[[Image], Any], pack: Callable[[list], Any], threads: int = 0
     ) -> None:
         self._prepare, self._pack = prepare, pack
-        self._readers = ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1), "reader")
+        threads = threads or min(8, os.cpu_count() or 1)
+        self._quick = threads <= QUICK_THREADS
+        self._readers = ThreadPoolExecutor(threads, "reader")
         self._packer = ThreadPoolExecutor(1, "packer")
         self._coming: dict[tuple[str, ...], Future] = {}
 
@@ -79,7 +82,7 @@ class ImageFeed:
         return self._coming.pop(_keys(tasks)).result()
 
     def _read(self, sample: BuildSample) -> Any:
-        image = read_image(sample.path, sample.facts.get("sha256", ""))
+        image = read_image(sample.path, sample.facts.get("sha256", ""), self._quick)
         return image if isinstance(image, Unusable) else self._prepare(image)
 
     def _put_together(self, parts: list[Future]) -> Batch:
@@ -140,8 +143,12 @@ class ModelWork:
         return [self._failed(problem.reason) if problem else next(found) for problem in batch.problems]
 
 
-def read_image(path: Path, sha256: str) -> Image | Unusable:
-    """A collected picture, upright RGB. One that is no more what was collected would get another's words."""
+def read_image(path: Path, sha256: str, quick: bool = False) -> Image | Unusable:
+    """A collected picture, upright RGB. One that is no more what was collected would get another's words.
+
+    Args:
+        quick: as :func:`..images.decode_image`.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -149,7 +156,7 @@ def read_image(path: Path, sha256: str) -> Image | Unusable:
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         return Unusable("changed file: it is another one than was collected; collect again")
     try:
-        return decode_image(data, path.name)
+        return decode_image(data, path.name, quick)
     except ImageError as error:
         return Unusable(f"unreadable image: {error}")
 

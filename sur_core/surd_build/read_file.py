@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..images import DECODER_ERRORS, MAX_PIXELS, ImageError, opaque_rgb
+from ..plain_png import decode_plain_png
 from .metadata import read_metadata
 from .ratings import read_marks, stricter
 
@@ -52,8 +53,12 @@ class _Unusable(Exception):
     """The message is the problem, "kind: detail"."""
 
 
-def read_picture(reading: Reading) -> dict[str, Any]:
-    """The values of a collect record; a file that cannot be used has a "problem", and nothing is raised."""
+def read_picture(reading: Reading, quick: bool = False) -> dict[str, Any]:
+    """The values of a collect record; a file that cannot be used has a "problem", and nothing is raised.
+
+    Args:
+        quick: as :func:`..images.decode_image`; the values are the same.
+    """
     values = {
         "sha256": "",
         "bytes": 0,
@@ -74,7 +79,7 @@ def read_picture(reading: Reading) -> dict[str, Any]:
         _check_name(reading.path)
         data = _read(reading.path)
         values |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        _look(data, reading, values)
+        _look(data, reading, values, quick)
     except _Unusable as error:
         values["problem"] = str(error)
     given = {key: value for key, value in reading.given.items() if value not in ("", None, {}, [])}
@@ -110,12 +115,12 @@ def _read(path: str) -> bytes:
     return data
 
 
-def _look(data: bytes, reading: Reading, values: dict[str, Any]) -> None:
+def _look(data: bytes, reading: Reading, values: dict[str, Any], quick: bool) -> None:
     """Raises _Unusable."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with (decode_plain_png(data) if quick else None) or Image.open(io.BytesIO(data)) as image:
             width, height = image.size
             values |= {"format": image.format or "", "width": width, "height": height}
             if width * height > MAX_PIXELS:

@@ -13,6 +13,7 @@ from pictures.templates import TEMPLATES
 FOLDER = Path(__file__).resolve().parents[2] / "example_workflows"
 WORKFLOWS = sorted(path.stem for path in FOLDER.glob("*.json"))
 MODEL_FILES = ("ckpt_name", "adapter_name", "lora_name", "control_net_name")  # each artist has others
+MODEL_FOLDERS = ("llm_name",)
 TITLE_HEIGHT = 30
 
 LINKS = """() => [...app.graph.links.values()].map(
@@ -73,7 +74,7 @@ def test_every_value_is_in_its_place_and_one_the_node_accepts(frontend, server, 
         for name, (kind, *options) in info["required"].items():
             assert name in node["inputs"], f"{node['class_type']} lacks {name}"
             value = node["inputs"][name]
-            if not isinstance(value, list) and name not in MODEL_FILES:
+            if not isinstance(value, list) and name not in MODEL_FILES + MODEL_FOLDERS:
                 assert _accepts(kind, options[0] if options else {}, value), (node["class_type"], name, value)
             if name in MODEL_FILES:
                 assert value.endswith(".safetensors")

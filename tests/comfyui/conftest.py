@@ -11,6 +11,7 @@ import pytest
 
 from sur_core import join_towers, load_adapter, save_adapter
 from tests.comfyui import server as comfy
+from tests.comfyui.llmdiff_files import write_llmdiff_files
 from tests.helpers import random_adapter, write_authors_file
 
 PACK = Path(__file__).resolve().parents[2]
@@ -53,6 +54,7 @@ def server(checkpoints, tmp_path_factory):
     joined = join_towers([load_adapter(path, eta=0.1) for path in theirs])
     save_adapter(joined, elsewhere / "xl" / "authors.safetensors")
     (folder / "notes.txt").write_text("not an adapter")
+    write_llmdiff_files(base / "models")
     packs = {"sur-adapter": PACK, "probe": Path(__file__).with_name("probe_pack")}
     with comfy.Server(base, packs, extra) as running:
         yield running

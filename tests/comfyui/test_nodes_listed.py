@@ -4,6 +4,7 @@ import pytest
 
 from tests.helpers import NODE_NAMES as NAMES
 
+CATEGORIES = {"SUR": "SUR", "LLM": "SUR/LLMDiff"}
 SLIDERS = {
     "SURApplyConditioning": ["eta"],
     "SURApplyCLIP": ["eta"],
@@ -14,7 +15,7 @@ SLIDERS = {
 @pytest.mark.parametrize("node", NAMES)
 def test_every_node_is_listed_and_explains_itself(server, node):
     info = server.node_info(node)
-    assert (info["display_name"], info["category"]) == (NAMES[node], "SUR")
+    assert (info["display_name"], info["category"]) == (NAMES[node], CATEGORIES[node[:3]])
     assert len(info["description"]) > 30
     inputs = {**info["input"]["required"], **info["input"].get("optional", {})}
     for name, (kind, options) in inputs.items():

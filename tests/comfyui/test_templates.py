@@ -8,7 +8,10 @@ import pytest
 from PIL import Image
 
 from pictures.frontend_form import frontend_form
-from pictures.templates import ADAPTER, ADAPTER_XL, SD15, SDXL, TEMPLATES
+from pictures.llmdiff_templates import LLM, LLMDIFF_ADAPTER
+from pictures.pieces import ADAPTER, ADAPTER_XL, SD15, SDXL
+from pictures.templates import TEMPLATES
+from tests.comfyui import llmdiff_files
 from tests.comfyui.conftest import PACK
 from tests.comfyui.server import Graph
 
@@ -18,6 +21,8 @@ FILES = {
     SDXL: "sur_test_sdxl.safetensors",
     ADAPTER: "ours.safetensors",
     ADAPTER_XL: "xl/sdxl.safetensors",
+    LLM: llmdiff_files.LLM,
+    LLMDIFF_ADAPTER: llmdiff_files.ADAPTER,
     "my_style.safetensors": "sur_test_lora.safetensors",
     "control_v11p_sd15_canny_fp16.safetensors": "sur_test_controlnet.safetensors",
 }
