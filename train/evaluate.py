@@ -7,17 +7,18 @@ import os
 import shlex
 from pathlib import Path
 
-from sur_core import read_passport
 from sur_core.evaluation import (
     Arm,
     EvaluationSettings,
     EvaluationStopped,
     accuracy_table,
+    adapter_arm,
     check_inputs,
     evaluate,
     load_prompts,
     open_pipeline,
     quality_table,
+    trained_amount,
 )
 from sur_core.evaluation.judging import make_judge
 from sur_core.evaluation.settings import DTYPES, SCHEDULERS
@@ -63,6 +64,8 @@ def _add_arms(group) -> None:
     add("--types", nargs="+", default=(), metavar="TYPE", help="only prompts of these types")
     words = "adapter file; may be repeated; the name is for the tables"
     add("--adapter", action="append", default=[], metavar="[NAME=]FILE", help=words)
+    words = "the language model that LLMDiff-Adapters read: folder or hub id"
+    add("--llm", default="", metavar="LLM", help=words)
     words = "strengths of the adapter, each an arm; otherwise the one it was trained with"
     add("--eta", nargs="+", type=float, default=(), metavar="ETA", help=words)
     words = "correct the negative prompt too, as the authors' code does"
@@ -203,7 +206,7 @@ def make_arms(options: argparse.Namespace) -> list[Arm]:
     for name, path in _named(options.adapter):
         for eta in options.eta or (_trained_eta(path),):
             arms.append(
-                Arm(f"{name}, eta {eta:g}", adapter=path, eta=eta, to_negative=options.to_negative, **common)
+                adapter_arm(f"{name}, eta {eta:g}", path, eta, options.llm, options.to_negative, **common)
             )
     return arms
 
@@ -220,7 +223,7 @@ def _named(adapters: list[str]) -> list[tuple[str, str]]:
 
 
 def _trained_eta(path: str) -> float:
-    eta = read_passport(path).eta
+    eta = trained_amount(path)
     if eta is None:
         raise ValueError(f"{path}: does not say with which eta it was trained; give --eta")
     return eta

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from ..model_files import fingerprint
 from ..processes import ALONE, Processes
 from .arms import Arm
+from .hearing import Hearing, Listener
 from .memory import memory_words
 from .methods.method import Opened
 from .pictures import is_whole, write_picture, write_quickly
@@ -60,6 +61,7 @@ class Draughtsman:
         # numbers of its first picture.
         self._together = 1 if self._method.alone else settings.batch_size
         self.encoder = PromptEncoder(pipeline, settings.clip_skip, self._method.weights)
+        self._listener = Listener(pipeline, settings.guidance_scale)
         self.size = self._method.size or picture_size(pipeline, settings)
         width, height = self.size or (None, None)
         self.fingerprint = pipeline_fingerprint(pipeline)
@@ -103,6 +105,7 @@ class Draughtsman:
             eta=arm.eta if corrects else 0.0,
             to_negative=arm.to_negative and corrects,
             weighted=weights.text(prompt) if weights else "",
+            hearing=Hearing(arm.llmdiff, arm.strength, arm.llm) if arm.llmdiff and arm.strength else None,
         )
         jobs = []
         for seed in self._settings.seeds:
@@ -111,10 +114,20 @@ class Draughtsman:
         return jobs
 
     def check_arm(self, arm: Arm, prompt: EvalPrompt) -> None:
-        """Errors of :meth:`PromptEncoder.embeddings`, before anything is drawn; at eta 0 too."""
+        """Errors of :meth:`PromptEncoder.embeddings` and :meth:`.hearing.Listener.check`, before anything is
+        drawn; at eta or strength 0 too.
+        """
         self.encoder.embeddings(
             Request(arm.text_of(prompt), arm.negative_prompt, arm.adapter, arm.eta, arm.to_negative)
         )
+        if arm.llmdiff is None:
+            return
+        if not self._method.hears_llmdiff:
+            raise ValueError(
+                f"arm {arm.name!r}: this method calls the UNet in ways that an LLMDiff-Adapter cannot "
+                "follow; leave the method or the arm out"
+            )
+        self._listener.check(Hearing(arm.llmdiff, arm.strength, arm.llm), arm.text_of(prompt))
 
     def draw(
         self,
@@ -141,8 +154,9 @@ class Draughtsman:
         done = len(jobs) - len(missing)
         if report:
             report("drawing", done, len(jobs))
-        for start in range(0, len(missing), size):
-            batch = missing[start : start + size]
+        heard = [job.request for job in missing if job.request.hearing]
+        self._listener.encode((one.hearing, text) for one in heard for text in (one.text, one.negative))
+        for batch in self._batches(missing):
             pictures = self._draw_batch(batch + [batch[-1]] * (size - len(batch)))
             for job, pixels in zip(batch, pictures, strict=False):
                 self._write(job, pixels)
@@ -151,9 +165,21 @@ class Draughtsman:
                 report("drawing", done, len(jobs))
             pause()
 
+    def _batches(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
+        """Jobs that are drawn together: an LLMDiff-Adapter is attached to the UNet for a whole batch."""
+        groups: dict[Hearing | None, list[Job]] = {}
+        for job in jobs:
+            groups.setdefault(job.request.hearing, []).append(job)
+        for group in groups.values():
+            for start in range(0, len(group), self._together):
+                yield group[start : start + self._together]
+
     def _draw_batch(self, jobs: list[Job]) -> np.ndarray:
         """uint8 [B, H, W, 3]."""
-        with memory_words(self._settings, len(jobs), self.size), self._method.guard():
+        requests = [job.request for job in jobs]
+        texts, negatives = ([getattr(one, name) for one in requests] for name in ("text", "negative"))
+        heard = self._listener.attached(requests[0].hearing, texts, negatives)
+        with memory_words(self._settings, len(jobs), self.size), self._method.guard(), heard:
             output = self._call(jobs)
         if any(getattr(output, "nsfw_content_detected", None) or []):
             raise ValueError(
@@ -195,6 +221,10 @@ class Draughtsman:
         about = {**request._asdict(), "adapter": adapter, **self._common}
         if not request.weighted:
             del about["weighted"]
+        if request.hearing:
+            about["hearing"] = self._listener.about(request.hearing)
+        else:
+            del about["hearing"]
         if given:
             about["given"] = told(given)
         key = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=10).hexdigest()

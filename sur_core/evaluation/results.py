@@ -7,7 +7,7 @@
     remarks         sentences a reader must know
     settings        every field of EvaluationSettings but output_dir
     baseline        name of the arm the others are compared with
-    arms            [{name, text, adapter, eta, to_negative, negative_prompt}]
+    arms            [{name, text, adapter, eta, to_negative, negative_prompt, llmdiff, strength, llm}]
     prompts         [{id, type, prompt, complex, truth}]
     pictures        [{arm, prompt_id, type, seed, path, verdict: {right, why, details} or null, cosine,
                     clip_share}]
@@ -65,7 +65,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
     settings = asdict(evaluation.settings)
     settings.pop("output_dir")
     arms = [
-        {**asdict(arm), "adapter": None if arm.adapter is None else str(arm.adapter)}
+        {name: str(value) if isinstance(value, Path) else value for name, value in asdict(arm).items()}
         for arm in evaluation.arms
     ]
     lists = ("prompts", "pictures", "accuracies", "comparisons", "clip_scores", "kids")

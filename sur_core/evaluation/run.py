@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checkpoint import read_passport
 from ..processes import ALONE, Processes
 from ..stop_signals import StopSignals
-from .arms import Arm, check_arms
+from .arms import Arm, check_adapter_files, check_arms
 from .drawing import FOLDER, Draughtsman, library_versions
 from .evaluation import Evaluation, Picture
 from .image_text import ImageTextModel, check_folder
@@ -147,8 +146,7 @@ def check_inputs(prompts, arms, judge=None, clip=None, reference=None) -> None:
         raise ValueError(f"a prompt type cannot be called {ALL!r}, which stands for all types together")
     check_arms(arms, prompts)
     for arm in arms:
-        if arm.adapter is not None:
-            read_passport(arm.adapter)
+        check_adapter_files(arm)
     if judge is not None:
         check_judge(judge)
         getattr(judge, "check", lambda _: None)(prompts)

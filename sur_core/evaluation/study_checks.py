@@ -6,6 +6,7 @@ from typing import Any
 
 from ..model_structure import ModelStructure, examine
 from ..single_file import open_source
+from .hearing import Hearing, check_hearing
 from .pipelines import check_parts
 from .quality import check_measures
 from .run import check_inputs
@@ -45,6 +46,8 @@ def check_study(config: StudyConfig) -> None:
             people_in(config.settings.output_dir / cell_folder(model.name, method.name))
         for path in {arm.adapter for arm in arms if arm.adapter is not None}:
             load_fitting(path, list(structure.widths.values()))
+        for hearing in {Hearing(arm.llmdiff, arm.strength, arm.llm) for arm in arms if arm.llmdiff}:
+            check_hearing(hearing, [prompt.prompt for prompt in config.prompts])
     for choice in config.methods:
         choice.method.check(config.prompts)
     if config.quality is not None:

@@ -16,7 +16,7 @@
 
     [[adapters]]
     path = "adapter.safetensors"
-    etas = [0.1]
+    etas = [0.1]                                # an LLMDiff-Adapter: its strengths, and llm = "folder"
 
     [judge]                                     # as sur_core.evaluation's make_judge takes it
     [quality]                                   # as sur_core.evaluation.quality's make_measures takes it
@@ -32,8 +32,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import read_passport
-from .arms import Arm
+from .arms import Arm, adapter_arm, trained_amount
 from .judging.settings import settled as settled_judge
 from .judging.settings import with_device as judge_on
 from .methods import Method, make_method
@@ -47,7 +46,7 @@ from .toml_files import read_toml_file
 BASELINE = "Baseline"
 _TOP = ("output_dir", "prompts", "types", "drawing", "models", "methods", "adapters", "judge", "quality")
 _MODEL = ("family", "revision", "variant", "single_file_config", "prediction_type")
-_ADAPTER = ("name", "path", "etas", "to_negative", "models")
+_ADAPTER = ("name", "path", "etas", "to_negative", "llm", "models")
 _DRAWING = tuple(name for name in EvaluationSettings.__dataclass_fields__ if name != "output_dir")
 
 
@@ -78,12 +77,15 @@ class MethodChoice:
 
 @dataclass(frozen=True)
 class AdapterChoice:
-    """An adapter at some strengths, for the models of these names; for all if there are none."""
+    """An adapter of either system at some strengths, for the models of these names; for all if there are
+    none. ``llm``: what an LLMDiff-Adapter reads.
+    """
 
     name: str
     path: Path
     etas: tuple[float, ...]
     to_negative: bool = False
+    llm: str = ""
     models: tuple[str, ...] = ()
 
 
@@ -112,11 +114,12 @@ class StudyConfig:
         arms = [Arm(BASELINE, negative_prompt=self.negative_prompt)]
         for adapter in _of_model(self.adapters, model.name):
             arms += [
-                Arm(
+                adapter_arm(
                     f"{adapter.name}, eta {eta:g}",
-                    adapter=adapter.path,
-                    eta=eta,
-                    to_negative=adapter.to_negative,
+                    adapter.path,
+                    eta,
+                    adapter.llm,
+                    adapter.to_negative,
                     negative_prompt=self.negative_prompt,
                 )
                 for eta in adapter.etas
@@ -244,17 +247,18 @@ def _check_models(what: str, choices: Sequence, models: Sequence[str]) -> None:
 def _adapter(table: Mapping[str, Any], folder: Path) -> AdapterChoice:
     _known("", table, _ADAPTER)
     path = folder / Path(_needed(table, "path", str)).expanduser()
-    trained = read_passport(path).eta
+    trained, llm = trained_amount(path), _typed(table, "llm", str, "")
     etas = _typed(table, "etas", list, [] if trained is None else [trained])
     if not etas:
         raise ValueError(f"{path}: does not say with which eta it was trained; set etas")
     models = _typed(table, "models", list, [])
     name = _typed(table, "name", str, "SUR")
     to_negative = _typed(table, "to_negative", bool, False)
+    llm = beside(llm, folder) if llm else ""
     for eta in etas:
-        Arm(name, adapter=path, eta=eta)
+        adapter_arm(name, path, eta, llm, to_negative)
     _once("etas", etas)
-    return AdapterChoice(name, path, tuple(map(float, etas)), to_negative, tuple(models))
+    return AdapterChoice(name, path, tuple(map(float, etas)), to_negative, llm, tuple(models))
 
 
 def _judge(document: Mapping[str, Any], folder: Path):

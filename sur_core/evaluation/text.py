@@ -14,6 +14,7 @@ from ..checkpoint import load_adapter
 from ..conditioning import adapt
 from ..errors import AdapterMismatchError
 from ..families import CHUNK_TOKENS
+from .hearing import Hearing
 from .methods.method import Weights
 
 _REMEMBERED = 256
@@ -21,7 +22,8 @@ _REMEMBERED = 256
 
 class Request(NamedTuple):
     """What of an arm and a prompt decides the embeddings. An ``eta`` of 0 has no adapter. ``weighted`` is the
-    text with weights on its words, where a method puts them there.
+    text with weights on its words, where a method puts them there. ``hearing`` decides no embeddings, but
+    what the UNet hears besides.
     """
 
     text: str
@@ -30,6 +32,7 @@ class Request(NamedTuple):
     eta: float
     to_negative: bool
     weighted: str = ""
+    hearing: Hearing | None = None
 
 
 class PromptEncoder:

@@ -43,6 +43,7 @@ class Opened:
         alone: the pipeline cannot draw several pictures at once, or not each as if it were alone.
         size: (width, height) in pixels where the method has one of its own.
         weights: who weighs words, if anyone does.
+        hears_llmdiff: every call of the UNet has rows for the prompts, in guidance the negative ones first.
         guard: entered around every call; leaves shared parts as they were, whatever happens.
         about: JSON values: what decides a picture besides the pipeline's parts and the call arguments.
         words: the same for people.
@@ -55,6 +56,7 @@ class Opened:
     size: tuple[int, int] | None = None
     weights: Weights | None = None
     guard: Callable[[], AbstractContextManager] = nullcontext
+    hears_llmdiff: bool = True
     about: Mapping[str, Any] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
 

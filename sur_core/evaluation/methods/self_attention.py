@@ -51,7 +51,12 @@ class SelfAttentionGuidance(Method):
             raise ValueError(
                 f"method {self.name!r}: the UNet of this model has no self-attention in its middle"
             )
-        return Opened(pipeline, common={"sag_scale": self._scale}, guard=lambda: _attention_kept(pipeline))
+        return Opened(
+            pipeline,
+            common={"sag_scale": self._scale},
+            guard=lambda: _attention_kept(pipeline),
+            hears_llmdiff=False,  # it also calls the UNet with one half of the prompts alone
+        )
 
 
 @contextmanager
