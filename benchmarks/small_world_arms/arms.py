@@ -106,13 +106,18 @@ def authors(plan: Plan, costs: Costs, count: int) -> Rows:
 
 
 def llmdiff(plan: Plan, costs: Costs, count: int) -> Rows:
-    """The other system, for the compute of the default."""
-    settings = {"system": "llmdiff", "full_steps": costs.full_steps_worth(plan.config)}
+    """The other system, for the compute of the default. In the text encoder's place it begins with no text at
+    all, so that it is trained longer too.
+    """
+    steps = costs.full_steps_worth(plan.config)
+    settings = {"system": "llmdiff", "full_steps": steps}
     keep, drop = ({**settings, "llmdiff_clip": clip} for clip in ("keep", "drop"))
+    longer = TrainedArm("llmdiff drop longer", {**drop, "full_steps": 3 * steps})
     return {
         "SUR (default)": DEFAULT,
         "LLMDiff beside the text encoder": TrainedArm("llmdiff keep", keep),
         "LLMDiff in the text encoder's place": TrainedArm("llmdiff drop", drop),
+        "the same, three times as long": longer,
     }
 
 
