@@ -241,8 +241,8 @@ def _ablation(name: str, found: dict) -> list[str]:
             "LLMDiff reads the simple prompts with the tiny language model of this world, which for SUR only "
             "made the knowledge vectors; `small_world/llmdiff.toml` has its settings. Its steps are full "
             "ones, as many as the default's whole training is worth by SUR's seconds a step. *Beside*: the "
-            "text encoder is still heard. *In its place*, as in the paper: it is not, and training begins with "
-            "no text at all."
+            "text encoder is still heard. *In its place*, as in the paper: it is not, and training begins "
+            "with no text at all."
         )
     if "curves" in found:
         parts += ["Losses, means over the training seeds and over the steps since the row before:"]
