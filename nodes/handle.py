@@ -12,8 +12,8 @@ class AdapterPatcher(ModelPatcher):
     """A ModelPatcher that loads and unloads as a whole.
 
     ComfyUI may load a model in part when memory is short, and then expects its layers to fetch their own
-    weights. An adapter is small (50 MiB for SD 1.x, 170 for SDXL) and made of plain torch layers, so it is
-    either here or there.
+    weights. Adapters and language models are made of plain torch layers, which cannot, so each is either here
+    or there.
     """
 
     def load(

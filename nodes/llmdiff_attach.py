@@ -10,6 +10,7 @@ Which rows of a batch belong to which prompt ComfyUI tells by the uuids of their
 from __future__ import annotations
 
 import itertools
+import uuid
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -42,6 +43,7 @@ def attach(
         clone.set_additional_models(OPTION, [*others, patcher])
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, on_model.sample),
+        (WrappersMP.SAMPLER_SAMPLE, on_model.start),
         (WrappersMP.CALC_COND_BATCH, on_model.predict),
     ):
         clone.add_wrapper_with_key(kind, on_model.key, wrapper)
@@ -57,6 +59,7 @@ class _Attached:
 
     def __init__(self, adapter: LLMDiffAdapter, strength: float, start: float, end: float):
         self._adapter, self._strength, self._window = adapter, strength, (start, end)
+        self._encoding_id = adapter.encoding_id  # noted, as reading g at every step would wait for the GPU
         self.key = f"llmdiff.{next(_numbers)}"
         self._call_key = f"{self.key}.call"
 
@@ -76,6 +79,12 @@ class _Attached:
         finally:
             options.pop(self.key, None)
 
+    def start(self, executor, guider, *args, **kwargs) -> torch.Tensor:
+        """Around a sampler, when ComfyUI has prepared the conditionings."""
+        for group in guider.conds.values():
+            give_own_prompts(group or [])
+        return executor(guider, *args, **kwargs)
+
     def predict(self, executor, model, conds: list, x_in, timestep, model_options: dict) -> list:
         """Around one step for all conditionings: say which prompts are to be heard."""
         if not self._is_on(model, timestep):
@@ -83,7 +92,7 @@ class _Attached:
         options = dict(model_options.get("transformer_options", {}))
         run = options.get(self.key) or Run(self._adapter)
         run.see(model.diffusion_model, type(model).__name__)
-        prompts = {cond["uuid"]: prompt for cond, prompt in prompts_of(conds, self._adapter.encoding_id)}
+        prompts = {cond["uuid"]: prompt for cond, prompt in prompts_of(conds, self._encoding_id)}
         weight = clip_weight(self._adapter.config.clip, self._strength)
         options[self._call_key] = Call(run, prompts, self._strength, weight)
         model_options = {**model_options, "transformer_options": options}
@@ -109,6 +118,24 @@ def prompts_of(conds: list, encoding_id: str) -> list[tuple[dict, EncodedPrompt]
     """Conditionings, as ComfyUI samples them, with their prompt for an adapter; others are left out."""
     each = [cond for group in conds for cond in group or ()]
     return [(cond, cond[OPTION][encoding_id]) for cond in each if encoding_id in cond.get(OPTION, ())]
+
+
+def give_own_prompts(group: list[dict]) -> None:
+    """Let every conditioning of a list hear the list's own prompt.
+
+    Where one list, such as the positive prompt's, has an area, ComfyUI puts a copy of that conditioning into
+    the others (``create_cond_with_same_area_if_none``). It replaces what CLIP says by what their own smallest
+    conditioning around the area says, and nothing else: the prompt for an adapter would stay the first
+    list's. The copy shares the tensors of that own conditioning, by which it is found here.
+    """
+    owners: dict[int, dict] = {}
+    for place, cond in enumerate(group):
+        said = cond.get("model_conds", {}).get("c_crossattn")
+        owner = cond if said is None else owners.setdefault(id(said), cond)
+        if cond.get(OPTION) is not owner.get(OPTION):
+            rest = {key: value for key, value in cond.items() if key != OPTION}
+            own = {OPTION: owner[OPTION]} if OPTION in owner else {}
+            group[place] = {**rest, **own, "uuid": uuid.uuid4()}
 
 
 def check_conditionings(adapter: LLMDiffAdapter, conds: dict[str, list[dict]]) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..sur_core.language_model import DTYPES
-from ..sur_core.llmdiff import load_llmdiff
 from . import llmdiff_files
 from .llmdiff_common import LLMDiffAdapterSocket, LLMSocket, llmdiff_schema
 from .llmdiff_handle import DEVICES, LLMDiffHandle, LLMHandle
@@ -50,7 +49,8 @@ class LLMDiffLoadLLM(io.ComfyNode):
                     options=list(DEVICES),
                     default="auto",
                     tooltip=(
-                        "Where it runs. auto: where ComfyUI runs text encoders, and out of the way when the "
+                        "Where it runs. auto: where ComfyUI runs text encoders; with --lowvram and on old "
+                        "cards, the CPU. gpu: where pictures are drawn, even then. Both make room when the "
                         "memory is needed. cpu: slower, takes no GPU memory."
                     ),
                 ),
@@ -137,8 +137,8 @@ class LLMDiffLoadAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter_name) -> io.NodeOutput:
-        adapter = load_llmdiff(llmdiff_files.ADAPTERS.path(adapter_name))
-        return io.NodeOutput(LLMDiffHandle(adapter), adapter.passport.to_text())
+        handle = LLMDiffHandle(llmdiff_files.ADAPTERS.path(adapter_name))
+        return io.NodeOutput(handle, handle.adapter.passport.to_text())
 
 
 def fingerprint(folder: llmdiff_files.ModelFolder, name: str | None):

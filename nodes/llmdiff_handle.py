@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import os
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +14,14 @@ from torch import nn
 
 from ..sur_core.language_model import DTYPES, choose_dtype
 from ..sur_core.language_model_files import KnowledgeError, ModelInfo, find_model
-from ..sur_core.llmdiff import EncodedPrompt, LLMDiffAdapter, encode_prompts
+from ..sur_core.llmdiff import EncodedPrompt, LLMDiffAdapter, encode_prompts, load_llmdiff
 from ..sur_core.llmdiff.encoder import BlockwiseEncoder
 from ..sur_core.llmdiff.encodings import check_llm as check_fit
 from ..sur_core.llmdiff.llm import StartTokenizer, check_decoder_only, check_llm, open_llm
 from .handle import AdapterPatcher
 
-DEVICES = ("auto", "cpu")
+DEVICES = ("auto", "gpu", "cpu")
+"""Where text encoders run, where pictures are drawn, the CPU. The first is the CPU with --lowvram."""
 
 
 class LLMHandle:
@@ -32,10 +33,8 @@ class LLMHandle:
     """
 
     def __init__(self, path: Path, dtype: str = "auto", device: str = "auto", max_tokens: int = 256):
-        cpu = torch.device("cpu")
         self.path, self.max_tokens = path, max_tokens
-        self._device = cpu if device == "cpu" else memory.text_encoder_device()
-        self._away = cpu if device == "cpu" else memory.text_encoder_offload_device()
+        self._device, self._away = _places(device)
         self.dtype = choose_dtype(dtype, self._device)
         self._encoder: BlockwiseEncoder | None = None
         self._patcher: ModelPatcher | None = None
@@ -105,6 +104,15 @@ class LLMHandle:
         return self._encoder
 
 
+def _places(device: str) -> tuple[torch.device, torch.device]:
+    """Where a model runs, and where it waits, for one of :data:`DEVICES`."""
+    cpu = torch.device("cpu")
+    if device == "cpu":
+        return cpu, cpu
+    runs = memory.get_torch_device() if device == "gpu" else memory.text_encoder_device()
+    return runs, memory.text_encoder_offload_device()
+
+
 class _Held(nn.Module):
     """ModelPatcher notes the device on its model, which transformers' models do not allow."""
 
@@ -117,30 +125,27 @@ class LLMDiffHandle:
     """What travels along an LLMDIFF_ADAPTER wire.
 
     Attributes:
-        adapter: float32, on the CPU.
+        adapter: of the type and at the place of the first model it was put on, since a copy of its own would
+            take as much memory again. The few single numbers are float32 always.
     """
 
-    def __init__(self, adapter: LLMDiffAdapter):
-        self.adapter = adapter
+    def __init__(self, path: str | os.PathLike):
+        """Errors as :func:`load_llmdiff`."""
+        self._path = path
+        self.adapter = load_llmdiff(path)
         self._patchers: dict[tuple[torch.dtype, torch.device], ModelPatcher] = {}
 
     def patcher(self, dtype: torch.dtype, device: torch.device, away: torch.device) -> ModelPatcher:
-        """The adapter as a model of this type that runs on ``device``; one for all nodes."""
+        """The adapter as a model of this type that runs on ``device``; one for all nodes. A second type is
+        read from the file again. Errors as :func:`load_llmdiff`.
+        """
         found = self._patchers.get((dtype, device))
         if found is None:
             with torch.inference_mode(False):
-                found = AdapterPatcher(cast(self.adapter, dtype), device, away)
+                adapter = load_llmdiff(self._path) if self._patchers else self.adapter
+                found = AdapterPatcher(adapter.to(dtype), device, away)
             self._patchers[dtype, device] = found
         return found
-
-
-def cast(adapter: LLMDiffAdapter, dtype: torch.dtype) -> LLMDiffAdapter:
-    """A copy whose matrices are of a type; the few single numbers stay float32."""
-    made = copy.deepcopy(adapter)
-    for module in made.modules():
-        if isinstance(module, nn.Linear):
-            module.to(dtype)
-    return made.freeze()
 
 
 def compute_dtype(model: ModelPatcher) -> torch.dtype:

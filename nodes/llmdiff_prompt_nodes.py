@@ -42,7 +42,7 @@ class LLMDiffEncode(io.ComfyNode):
                     dynamic_prompts=True,
                     tooltip=(
                         "The prompt, in whole sentences. Weights such as (word:1.2) mean nothing to a "
-                        "language model. May be empty, such as for the negative prompt."
+                        "language model. May be empty, such as for the negative prompt; encode that here too."
                     ),
                 ),
                 conditioning_input(_CLIP_TOO),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from ..sur_core.language_model_files import KnowledgeError
 from ..sur_core.llmdiff import EncodedPrompt, LLMDiffAdapter
@@ -94,10 +95,10 @@ class Call:
         if rows.index is not None:
             x = x[rows.index]
         bracket = self._bracket(number, attention, x, rows.tokens[number])
-        # As a module, so that casting, offloading, LoRA and quantisation of its weights act; its bias is in
-        # ``out`` already.
-        bias = attention.to_out(bracket.new_zeros(1, 1, bracket.shape[-1]))
-        added = attention.to_out(bracket * self._strength) - bias
+        # As a module, so that casting, offloading, LoRA and quantisation of its weights act. Its bias is in
+        # ``out`` already: one more token of zeros tells it, as a second call would fetch all weights again.
+        projected = attention.to_out(F.pad(bracket * self._strength, (0, 0, 0, 1)))
+        added = projected[:, :-1] - projected[:, -1:]
         return out + added if rows.index is None else out.index_add(0, rows.index, added)
 
     def _bracket(

@@ -98,15 +98,16 @@ def llmdiff_with_sur() -> Workflow:
         "SUR corrects what CLIP says, LLMDiff adds what a language model says. At strength 0.5 half of what "
         "is heard comes from CLIP as SUR corrects it, so both act.\n\n"
         "Upper picture: both. Lower picture: SUR alone, same seed.\n\n"
-        "The negative prompt is drawn with CLIP alone: not every prompt needs the language model.",
+        "The negative prompt is encoded with the language model too, as the empty prompt was in training.",
         215,
     )
     heard = _encode(flow, 4, positive[0], llm[0], adapter[0], corrected[0], "LLM: positive")
+    unheard = _encode(flow, 4, negative[0], llm[0], adapter[0], unwanted[0], "LLM: negative")
     adapted = _apply(flow, 4, models[0], adapter[0], 0.5)
-    same = {"negative": unwanted[0], "latent_image": latent[0]}
+    same = {"latent_image": latent[0]}
     both = {
-        "SUR and LLMDiff": {"model": adapted[0], "positive": heard[0], **same},
-        "SUR alone": {"positive": corrected[0], **same},
+        "SUR and LLMDiff": {"model": adapted[0], "positive": heard[0], "negative": unheard[0], **same},
+        "SUR alone": {"positive": corrected[0], "negative": unwanted[0], **same},
     }
     compare(flow, 5, models[0], models[2], both)
     return flow

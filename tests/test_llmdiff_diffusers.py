@@ -31,9 +31,9 @@ def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def call(unet, rows=2, timestep=500, context_seed=1):
+def call(unet, rows=2, timestep=500, context_seed=1, **more):
     with torch.no_grad():
-        return unet(draw(rows, 4, 8, 8), timestep, draw(rows, 9, 20, seed=context_seed)).sample
+        return unet(draw(rows, 4, 8, 8), timestep, draw(rows, 9, 20, seed=context_seed), **more).sample
 
 
 class Written:
@@ -405,6 +405,38 @@ def test_an_ip_adapter_keeps_its_part_and_its_masks(unet):
         torch.testing.assert_close(layer_alone(pictures, True, given), alone + ours, rtol=0, atol=1e-5)
     difference = layer_alone(pictures, True, masks) - layer_alone(pictures, True)
     assert difference.abs().max() > 1e-3, "the test would not see a lost mask"
+
+
+def test_a_controlnet_adds_what_it_adds_and_reads_the_text_encoder_itself(unet):
+    from diffusers import ControlNetModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16, 16)).eval()
+        for layer in (*net.controlnet_down_blocks, net.controlnet_mid_block):
+            torch.nn.init.normal_(layer.weight, std=0.3)  # its own start adds nothing
+        torch.nn.init.normal_(net.controlnet_cond_embedding.conv_out.weight, std=0.3)
+
+    def control():
+        with torch.no_grad():
+            down, mid = net(
+                draw(2, 4, 8, 8), 500, draw(2, 9, 20, seed=1), draw(2, 3, 64, 64, seed=3), return_dict=False
+            )
+        return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+
+    adapter, given = fitting(unet), control()
+    with attach(unet, adapter) as session:
+        session.use([encoded(adapter)], strength=0.7)
+        beside = control()
+        found = call(unet, **beside)
+    for left, right in zip(
+        given["down_block_additional_residuals"], beside["down_block_additional_residuals"], strict=True
+    ):
+        assert torch.equal(left, right)
+    expected = written(unet, (adapter, encoded(adapter).tokens, 0.7), **given)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (found - call(unet, **given)).abs().max() > 0.01
+    assert (found - written(unet, (adapter, encoded(adapter).tokens, 0.7))).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("count", [1, 2])

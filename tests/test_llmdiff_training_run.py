@@ -166,6 +166,7 @@ def test_the_log_the_passport_and_the_best_adapter(world, uninterrupted):
     assert passport.llm_name == Path(world["llm"]).name and len(passport.llm_identity) == 32
     assert passport.base_model == tiny_model().name and passport.created
     assert passport.extra["llmdiff_training.prompt_dropout"] == "0.2"
+    assert passport.extra["llmdiff_training.llm_dtype"] == "fp32"
     state = load_file(uninterrupted / "state.safetensors")
     saved = load_llmdiff(uninterrupted / "adapter.safetensors").state_dict()
     assert all(torch.equal(saved[name], state[f"ema.{name}"]) for name in saved), "the running mean is saved"

@@ -69,7 +69,8 @@ class LLMDiffSystem:
         """Raises AdapterFileError, AdapterMismatchError: ``init_from`` is unusable, or of another base model,
         language model or kind.
         """
-        wanted, described = _architecture(config, data, backend), passport_fields(config, data)
+        wanted = _architecture(config, data, backend)
+        described = passport_fields(config, data, backend)
         if config.init_from:
             adapter = _given_adapter(config, data, backend, wanted, described)
         else:
@@ -143,9 +144,11 @@ class LLMDiffSystem:
         draw_samples(config, data.encodings, backend, adapter, resolution, path)
 
 
-def passport_fields(config: TrainingConfig, data: TrainingData) -> dict:
+def passport_fields(config: TrainingConfig, data: TrainingData, backend: Backend) -> dict:
     """:class:`.passport.LLMDiffPassport` fields that a run can fill in; steps and date come with saving."""
-    extra = {"llmdiff_training.prompt": config.llmdiff_prompt}
+    # In half precision the differences of Eq. 2 are another noise in each type of numbers.
+    dtype = data.llm.dtype(backend.device)
+    extra = {"llmdiff_training.prompt": config.llmdiff_prompt, "llmdiff_training.llm_dtype": dtype}
     for name in ("prompt_dropout", "snr_gamma", "noise_offset"):
         if getattr(config, name):
             extra[f"llmdiff_training.{name}"] = str(getattr(config, name))

@@ -1,10 +1,13 @@
 """Prompts: encoded, remembered, carried, saved and loaded."""
 
 import shutil
+from contextlib import contextmanager
 
 import torch
 from llmdiff_comfy import NODES, core, draw, memory, module
 from llmdiff_scene import DROP, FOLDER, GPT, LLM, LONG, OTHER, apply, clip, encode, llm, load
+
+import nodes as comfyui
 
 Prompts = module("nodes.llmdiff_prompts")
 
@@ -62,6 +65,36 @@ def case_the_language_model_follows_the_memory_management():
     assert handle._patcher in memory.loaded_models()
 
 
+@contextmanager
+def devices(text_encoders, pictures):
+    """A machine on which ComfyUI has chosen these devices; nothing is moved to them here."""
+    real = memory.text_encoder_device, memory.get_torch_device
+    memory.text_encoder_device, memory.get_torch_device = lambda: text_encoders, lambda: pictures
+    try:
+        yield
+    finally:
+        memory.text_encoder_device, memory.get_torch_device = real
+
+
+def case_the_device_of_a_language_model():
+    """With --lowvram, ComfyUI has text encoders on the CPU; the user can choose otherwise."""
+    cpu, gpu = torch.device("cpu"), torch.device("meta")
+    for text_encoders in (cpu, gpu):
+        with devices(text_encoders, gpu):
+            chosen = {name: llm(device=name, dtype="auto") for name in ("auto", "gpu", "cpu")}
+            assert {name: one.key[-1] for name, one in chosen.items()} == {
+                "auto": text_encoders.type,
+                "gpu": gpu.type,
+                "cpu": "cpu",
+            }
+            assert chosen["cpu"].dtype == "fp32" and chosen["gpu"].dtype == "fp16"
+    text = "on whichever device"
+    same = [
+        prompt_of(encode(text, language_model=llm(device=name))).tokens for name in ("auto", "gpu", "cpu")
+    ]
+    assert torch.equal(same[0], same[1]) and torch.equal(same[0], same[2])
+
+
 def case_types_of_numbers():
     exact = prompt_of(encode(LONG, language_model=llm(dtype="fp32"))).tokens
     for dtype, share in (("auto", 1e-6), ("bf16", 0.1), ("fp16", 0.02)):
@@ -100,6 +133,16 @@ def case_a_conditioning_is_carried_whole_and_not_changed():
         assert carried == {DROP.adapter.encoding_id: "x", OTHER.adapter.encoding_id: "y"}
         assert set(first[1]["llmdiff"]) == {DROP.adapter.encoding_id}
     assert prompt_of(encode("z", DROP, twice)).prompt == "z"
+
+
+def case_nodes_that_mix_conditionings_act_on_clips_part_only():
+    """As the help page says: the prompt goes through as it was, and of two it is the one changed."""
+    one, two = encode("one", conditioning=clip(0)), encode("two", conditioning=clip(1))
+    (averaged,) = comfyui.ConditioningAverage().addWeighted(one, two, 0.5)
+    (joined,) = comfyui.ConditioningConcat().concat(one, two)
+    (silenced,) = comfyui.ConditioningZeroOut().zero_out(one)
+    for found in (averaged, joined, silenced):
+        assert prompt_of(found) is prompt_of(one) and not torch.equal(found[0][0], one[0][0])
 
 
 def save(conditioning, name, overwrite=True):

@@ -9,12 +9,25 @@ runs every ``case_*`` of llmdiff_cases_*.py, and prints one JSON object: {case: 
 import json
 import traceback
 
+import llmdiff_comfy  # noqa: F401 with which ComfyUI can be imported by those below
+
+# isort: split
+import llmdiff_cases_areas
 import llmdiff_cases_encode
 import llmdiff_cases_errors
+import llmdiff_cases_memory
 import llmdiff_cases_model
+import llmdiff_cases_precision
 import torch
 
-CASES = [llmdiff_cases_model, llmdiff_cases_encode, llmdiff_cases_errors]
+CASES = [
+    llmdiff_cases_model,
+    llmdiff_cases_memory,
+    llmdiff_cases_areas,
+    llmdiff_cases_precision,
+    llmdiff_cases_encode,
+    llmdiff_cases_errors,
+]
 
 
 def main():
