@@ -6,13 +6,14 @@ from typing import Any
 
 from ..model_structure import ModelStructure, examine
 from ..single_file import open_source
+from .pipeline_calls import check_size
 from .pipelines import check_parts
 from .quality import check_measures
 from .run import check_inputs
 from .study import cell_folder
 from .study_config import ModelChoice, StudyConfig
 from .study_people import people_in
-from .text import load_fitting
+from .text import check_clip_skip, load_fitting
 
 
 def check_study(config: StudyConfig) -> None:
@@ -32,6 +33,7 @@ def check_study(config: StudyConfig) -> None:
         if not config.methods_of(model):
             raise ValueError(f"model {model.name!r} has no method to draw with; add [[methods]]")
         source, structure = _examine(model)
+        _check_drawing(model, source, structure, config.settings)
         for method in config.methods_of(model):
             if structure.family not in method.families:
                 raise ValueError(
@@ -49,6 +51,16 @@ def check_study(config: StudyConfig) -> None:
         choice.method.check(config.prompts)
     if config.quality is not None:
         check_measures(config.quality_settings)
+
+
+def _check_drawing(model: ModelChoice, source, structure: ModelStructure, settings) -> None:
+    """ValueError for settings that do not fit this model."""
+    layers = source.config("text_encoder")["num_hidden_layers"]
+    try:
+        check_clip_skip(settings.clip_skip, structure.family == "sdxl", layers)
+        check_size((settings.width, settings.height), structure.vae_factor)
+    except ValueError as error:
+        raise ValueError(f"model {model.name!r}: drawing: {error}") from error
 
 
 def _examine(model: ModelChoice) -> tuple[Any, ModelStructure]:
