@@ -78,8 +78,12 @@ def test_marks_that_are_merged_within_a_study_come_into_its_tables(study, tmp_pa
 def test_the_report_shows_what_people_said_as_tables(study, tmp_path):
     assert main(["evaluate", "sheet", *marked(study, tmp_path)]) == 0
     page = Page((study.folder / REPORT).read_text("utf-8"))
-    tables = [table for table in page.tables if table["caption"].startswith("People: ")]
-    assert [table["caption"] for table in tables] == ["People: arm", "People: people", "People: type"]
+    tables = [table for table in page.tables if "people" in table["caption"].lower()]
+    assert [table["caption"] for table in tables] == [
+        "Right pictures by people's marks",
+        "Agreement of people with each other",
+        "Agreement of the judge with people",
+    ]
     shown = [[cell.strip() for cell in row] for table in tables for row in table["rows"]]
     assert [row[2:5] for row in shown if row[:2] == [STRONG, "all"]] == [["10", "0", "5"]]
     people = rows_of((study.folder / "study.md").read_text("utf-8").partition("## People")[2])
@@ -117,6 +121,7 @@ def test_preferences_become_the_last_column_of_table_3(study, tmp_path):
     base, ours = cells["controlnet-canny", STRONG]
     assert base == "50.00" and ours == "50.00 (p 1.000, 30 answers, 0 none)"
     page = Page((study.folder / REPORT).read_text("utf-8"))
+    assert len(page.table("People's preferences")) == 1 + 2 * (len(found.types) + 1)
     shown = [row for table in page.tables if "Table 3" in table["caption"] for row in table["rows"]]
     assert VOTES_HEAD in [cell.strip() for row in shown for cell in row]
     assert any(row[-1].split() == ["50.00", "p", "1.000,", "30", "answers,", "0", "none"] for row in shown)

@@ -22,6 +22,7 @@ from sur_core.evaluation import (
 from sur_core.evaluation.judging import make_judge
 from sur_core.evaluation.judging.settings import settled
 from sur_core.evaluation.judging.settings import with_device as judge_on
+from sur_core.evaluation.report import REPORT
 from sur_core.evaluation.settings import DTYPES, SCHEDULERS
 from sur_core.evaluation.study_config import load_study, with_device
 from sur_core.evaluation.study_run import run_study
@@ -122,7 +123,8 @@ def _run_study(options: argparse.Namespace, processes: Processes, device: str, b
     own = device if processes.count > 1 or options.device != "auto" else ""
     study = run_study(config, bars, processes, own, _command(options))
     if study is not None:
-        print(f"{tables_at_a_glance(study)}; all tables: {study.folder / 'study.md'}")
+        places = f"all tables: {study.folder / 'study.md'}; with pictures: {study.folder / REPORT}"
+        print(f"{tables_at_a_glance(study)}; {places}")
     return 0
 
 

@@ -40,9 +40,10 @@ HOLM_NOTE = (
 
 VOTES_HEAD = "User Preference (%)"
 VOTES_NOTE = (
-    "User Preference: of people's answers with a preference, which picture of a pair was chosen. In "
-    "brackets the p of an exact binomial test, which takes every answer for independent, all answers, and "
-    "how many had no preference; intervals by bootstrap over prompts are below. Not corrected by Holm."
+    "User Preference: of people's answers with a preference, which picture of a pair was chosen; "
+    "beside it the p of an exact binomial test, which takes every answer for independent, all answers, and "
+    "how many had no preference. Not corrected by Holm. Intervals by bootstrap over prompts are among what "
+    "people said."
 )
 
 

@@ -36,6 +36,13 @@ from .summary import verdict
 
 MEASURES_A_TABLE = 3
 """More of them side by side fit no sheet of paper."""
+_PEOPLES = {
+    "Arm": "Right pictures by people's marks",
+    "People": "Agreement of people with each other",
+    "type": "Agreement of the judge with people",
+    "First arm": "People's preferences",
+}
+"""Captions of the tables of :func:`..study_tables.people_tables`, by their first heads."""
 _CLASSES = {"gain": "yes", "loss": "no", "unclear": "unclear"}
 
 
@@ -118,7 +125,7 @@ def _from_markdown(block: str) -> Element:
         [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         for line in block.splitlines()
     )
-    caption = f"People: {head[0].lower()}"
+    caption = _PEOPLES[head[0]]
     body = element("tbody", [_row(row) for row in rows])
     return wide(element("table", element("caption", caption), _head([head]), body), caption)
 
