@@ -114,8 +114,8 @@ class ModelFolder:
         problems = sorted(report["missing_keys"]) + [str(key) for key in report.get("mismatched_keys") or ()]
         if problems:
             raise ModelFileError(
-                f"{self.name}: {component or 'the model'} is incomplete: {len(problems)} weights are missing or of another "
-                f"shape than its config.json says, such as {problems[0]}. Download the model again"
+                f"{self.name}: {component or 'the model'} is incomplete: {len(problems)} weights are missing "
+                f"or of another shape than its config.json says, such as {problems[0]}. Download it again"
             )
         return module
 
@@ -246,6 +246,17 @@ def check_safetensors(path: Path) -> None:
         raise ModelFileError(
             f"{path}: not a readable safetensors file ({error}). It may be truncated; download it again"
         ) from error
+
+
+def check_weights(source: ModelFolder, component: str = "") -> None:
+    """That a folder of this machine has a component's weights, and whole; no number is read. Those on the hub
+    would have to be fetched for it, and are taken for good. ModelFileError.
+    """
+    if type(source) is not ModelFolder:
+        return
+    for path in source.weights(component):
+        if path.suffix == ".safetensors":
+            check_safetensors(path)
 
 
 @contextmanager

@@ -108,5 +108,5 @@ def _value(value) -> str:
 
 def study(folder: Path, **changes):
     """Run a small study in a folder; ``changes`` to its file."""
-    options = {name: changes.pop(name) for name in ("report", "processes") if name in changes}
+    options = {name: changes.pop(name) for name in ("report", "processes", "command") if name in changes}
     return run_study(load_study(write_study_file(folder, **changes)), **options)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sur_core import AdapterMismatchError
-from sur_core.evaluation import Arm, EvalPrompt, adapter_arm, read_results
+from sur_core.evaluation import Arm, EvalPrompt, adapter_arm, read_results, write_prompts
 from sur_core.evaluation.study_config import StudyError, load_study
 from sur_core.language_model_files import KnowledgeError
 from sur_core.llmdiff import encode_prompts, load_llmdiff, save_llmdiff
@@ -18,7 +18,9 @@ from sur_core.llmdiff.llm import open_llm
 from tests.evaluation_runs import FAST, PROMPTS, adapter_file, by_prompt, equal, pipeline, run
 from tests.llmdiff_parts import random_llmdiff
 from tests.llmdiff_runs import tiny_llm
-from tests.method_models import WIDE, method
+from tests.method_models import WIDE, method, table
+from tests.small_data import tiny_model
+from tests.study_runs import study
 from train.__main__ import main
 
 SIDES = ("positive", "negative")
@@ -196,9 +198,40 @@ def test_a_study_takes_an_llmdiff_adapter_with_its_language_model_beside_it(file
     assert (found.llmdiff, found.strength, found.llm) == (files(), 1.0, str(tmp_path / "llm"))
 
 
-def test_the_command_line_draws_both_systems(files, tmp_path, capsys):
-    from tests.small_data import tiny_model
+def test_a_study_of_both_systems_says_what_drew_and_equals_the_baseline_at_0(files, tmp_path):
+    both = [
+        {"name": "SUR", "path": str(adapter_file()), "etas": [0.5]},
+        {"name": "LLMDiff", "path": str(files()), "etas": [0.0, 0.7], "llm": str(tiny_llm())},
+    ]
+    kinds, model = ("none", "controlnet-canny"), {"name": "DM", "path": str(tiny_model("sd1"))}
+    changes = {"methods": [table(kind) for kind in kinds], "adapters": both, "models": [model]}
+    found = study(tmp_path, **changes, quality=None)
+    assert [cell.method for cell in found.cells] == list(kinds)
+    for cell in found.cells:
+        arms = {arm.name: by_prompt(cell.evaluation, arm.name) for arm in cell.evaluation.arms}
+        assert list(arms) == ["Baseline", "SUR, eta 0.5", "LLMDiff, eta 0", "LLMDiff, eta 0.7"]
+        assert equal(arms["Baseline"], arms["LLMDiff, eta 0"])
+        assert not equal(arms["Baseline"], arms["LLMDiff, eta 0.7"])
+    for name in ("study.md", "report.html"):
+        assert f"read by {tiny_llm()}" in (tmp_path / "study" / name).read_text("utf-8")
 
+
+def test_a_study_refuses_what_cannot_hear_before_anything_is_drawn(files, tmp_path):
+    llmdiff = {"name": "LLMDiff", "path": str(files()), "etas": [0.7], "llm": str(tiny_llm())}
+    model = {"name": "DM", "path": str(tiny_model("sd1"))}
+    common = {"adapters": [llmdiff], "models": [model], "quality": None}
+    with pytest.raises(
+        ValueError, match="model 'DM', method 'sag': arm 'LLMDiff, eta 0.7': this method calls"
+    ):
+        study(tmp_path / "sag", methods=[table("none"), table("sag")], **common)
+    prompts = tmp_path / "long.jsonl"
+    write_prompts(prompts, [EvalPrompt("l", "Color", "cat " * 60, "", {"channel": 0})])
+    with pytest.raises(KnowledgeError, match="reads at most"):
+        study(tmp_path / "long", methods=[table("none")], prompts=str(prompts), **common)
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_the_command_line_draws_both_systems(files, tmp_path, capsys):
     (tmp_path / "prompts.jsonl").write_text('{"id": "a", "type": "Color", "prompt": "a red cat"}\n')
     options = ["--pretrained-model-name-or-path", tiny_model("sd1"), "--prompts", tmp_path / "prompts.jsonl"]
     options += ["--adapter", f"LLM={files()}", "--adapter", f"SUR={adapter_file()}", "--eta", "0", "0.5"]

@@ -13,6 +13,9 @@ from sur_core.evaluation import Arm
 from sur_core.evaluation.methods import PictureFolder, canny
 from sur_core.evaluation.methods.method import rebuilt
 from sur_core.evaluation.pipeline_identity import pipeline_fingerprint
+from sur_core.evaluation.run import open_method
+from sur_core.evaluation.settings import EvaluationSettings
+from sur_core.evaluation.text import PromptEncoder, Request
 from tests.evaluation_runs import FAST, PROMPTS, adapter_file, by_prompt, equal, pipeline, pixels_of, run
 from tests.method_models import (
     PLAIN_KINDS,
@@ -53,6 +56,22 @@ def test_baseline_and_sur_at_eta_0_are_equal_image_by_image_and_at_another_eta_t
     assert equal(by_prompt(base, "base"), by_prompt(none, "SUR"))
     for key, pixels in by_prompt(some, "SUR").items():
         assert not np.array_equal(pixels, by_prompt(base, "base")[key]), key
+
+
+@pytest.mark.parametrize("kind", [*PLAIN_KINDS, pytest.param("weighting", marks=NEEDS_COMPEL)])
+def test_the_adapter_itself_changes_nothing_at_eta_0(kind, tmp_path):
+    """A run never asks it at eta 0; if it did, the pipeline would be given the same numbers."""
+    settings = EvaluationSettings(tmp_path, **FAST)
+    ready = open_method(method(kind), pipeline("sd1"), settings, PROMPTS)
+    encoder = PromptEncoder(ready.pipeline, 1, ready.weights)
+    for prompt in PROMPTS:
+        weighted = ready.weights.text(prompt) if ready.weights else ""
+        base, none, some = (
+            encoder.embeddings(Request(prompt.prompt, "a car", file, eta, True, weighted))
+            for file, eta in ((None, 0.0), (adapter_file(), 0.0), (adapter_file(), 0.5))
+        )
+        assert base.keys() == none.keys() and all(torch.equal(base[name], none[name]) for name in base)
+        assert not any(torch.equal(base[name], some[name]) for name in base)
 
 
 def own_inputs(text: str, eta: float) -> dict:
@@ -215,12 +234,8 @@ def test_no_gpu_memory_is_told_in_words_and_what_was_drawn_is_kept(kind, tmp_pat
 def test_weights_act_before_the_adapter(family, tmp_path):
     from compel import CompelForSD, CompelForSDXL
 
-    from sur_core.evaluation.text import PromptEncoder, Request
-
     kind = {"sd1": CompelForSD, "sdxl": CompelForSDXL}[family]
     expected = kind(pipeline(family))("a (red)1.5 cat near a blue dog").embeds
-    from sur_core.evaluation.run import open_method
-    from sur_core.evaluation.settings import EvaluationSettings
 
     ready = open_method(method("weighting"), pipeline(family), EvaluationSettings(tmp_path, **FAST), PROMPTS)
     encoder = PromptEncoder(pipeline(family), 1, ready.weights)

@@ -126,8 +126,11 @@ def test_models_that_make_no_such_maps_are_refused(tmp_path):
         Segmenter(str(few))
     broken = write_segmenter(tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"x" * 50)
-    with pytest.raises(ValueError, match="broken: the segmentation model could not be read"):
-        Segmenter(str(broken)).make(blocks(0))
+    with pytest.raises(ValueError, match="broken/model.safetensors: not a readable safetensors file"):
+        Segmenter(str(broken))
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="broken: the segmentation model has no weights"):
+        Segmenter(str(broken))
 
 
 # --- weighted texts -----------------------------------------------------------------------------------------

@@ -336,7 +336,7 @@ def test_the_key_is_found_and_where_it_was_looked_for_is_told(sheet, results, tm
         find_key([file], kind)
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    with pytest.raises(AnswersError, match="in this folder and two below, and found none.*--results"):
+    with pytest.raises(AnswersError, match="in this folder and three below, and found none.*--results"):
         find_key([file], kind)
     with pytest.raises(AnswersError, match="was not made from .*runs.*--results"):
         find_key([file], kind, tmp_path / "runs")

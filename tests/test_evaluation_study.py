@@ -298,8 +298,9 @@ TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-p
 def test_two_processes_make_the_tables_of_one(finished, tmp_path):
     """Segmentation maps are made by one while the other waits."""
     methods = [study_runs.table(kind) for kind in ("none", "controlnet-seg")]
-    alone = study(tmp_path / "one", methods=methods)
     path = write_study_file(tmp_path / "two", methods=methods)
+    command = f"python -m train evaluate --config {path}"
+    alone = study(tmp_path / "one", methods=methods, command=command)
     ran = subprocess.run(
         [*TWO, "evaluate", "--config", path], cwd=ROOT, env=ENVIRONMENT, capture_output=True, timeout=500
     )
@@ -336,7 +337,7 @@ def test_a_judge_that_says_what_it_depends_on_is_asked_once(tmp_path):
     with open(tmp_path / "study" / "verdicts.jsonl", "r+b") as file:
         file.truncate((tmp_path / "study" / "verdicts.jsonl").stat().st_size - 20)
     assert study(tmp_path, **options) == first
-    assert len(study_runs.LOG) == asked + 1
+    assert len(study_runs.LOG) == asked + asked // len(MODELS), "what is judged with the lost one"
 
 
 def test_verdicts_of_another_judge_picture_or_truth_are_not_taken(tmp_path):

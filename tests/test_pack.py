@@ -2,8 +2,11 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -109,6 +112,24 @@ def test_pip_installs_every_folder_of_the_library():
         if path.is_file() and path.suffix not in (".py", ".pyc")
     }
     assert others == {path for path in patterns if path.is_file()}
+
+
+@pytest.mark.skipif(not find_spec("setuptools"), reason="setuptools builds the wheel")
+def test_a_wheel_holds_every_file_of_the_library(tmp_path):
+    source = tmp_path / "source"
+    skipped = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(ROOT / "sur_core", source / "sur_core", ignore=skipped)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    flags = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", tmp_path)
+    command = [sys.executable, "-m", "pip", "wheel", *flags, source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        there = {name for name in archive.namelist() if name.startswith("sur_core/")}
+    files = (path for path in (source / "sur_core").rglob("*") if path.is_file())
+    assert there == {path.relative_to(source).as_posix() for path in files}
 
 
 def copy_pack(folder: Path) -> Path:

@@ -41,6 +41,8 @@ COMMANDS = {
     "info": info,
     "world": world,
 }
+_MERGING = ("evaluate sheet", "evaluate preference")
+_STEPS = ("make", "merge", "-h", "--help")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,9 +78,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _joined(arguments: list[str]) -> list[str]:
-    """With a command of two words as one argument."""
-    words = " ".join(arguments[:2])
-    return [words, *arguments[2:]] if words in COMMANDS and len(arguments) > 1 else arguments
+    """With a command of two words as one argument. People's answers without a step are to be merged."""
+    words, rest = " ".join(arguments[:2]), arguments[2:]
+    if words not in COMMANDS or len(arguments) < 2:
+        return arguments
+    if words in _MERGING and any(word.endswith(".json") for word in rest) and rest[0] not in _STEPS:
+        rest = ["merge", *rest]
+    return [words, *rest]
 
 
 def _with_hyphens(argument: str) -> str:

@@ -21,6 +21,9 @@ from sur_core.evaluation import (
     trained_amount,
 )
 from sur_core.evaluation.judging import make_judge
+from sur_core.evaluation.judging.settings import settled
+from sur_core.evaluation.judging.settings import with_device as judge_on
+from sur_core.evaluation.report import REPORT
 from sur_core.evaluation.settings import DTYPES, SCHEDULERS
 from sur_core.evaluation.study_config import load_study, with_device
 from sur_core.evaluation.study_run import run_study
@@ -104,14 +107,15 @@ def _add_marks(group) -> None:
 def run(options: argparse.Namespace) -> int:
     processes, device = _processes(options.device)
     try:
-        return (_run_study if options.config else _run_one)(options, processes, device)
+        with Bars(processes.is_main) as bars:
+            return (_run_study if options.config else _run_one)(options, processes, device, bars)
     except EvaluationStopped as stopped:
         if processes.is_main:
             print(stopped)
         return 128 + stopped.signal
 
 
-def _run_study(options: argparse.Namespace, processes: Processes, device: str) -> int:
+def _run_study(options: argparse.Namespace, processes: Processes, device: str, bars: Bars) -> int:
     if others := [name for name in _given(options) if name not in _WITH_CONFIG]:
         flag = "--" + others[0].replace("_", "-")
         raise ValueError(f"{flag} does not go with --config; set it in {options.config}")
@@ -120,9 +124,10 @@ def _run_study(options: argparse.Namespace, processes: Processes, device: str) -
         config = with_device(config, options.device)
     quiet_libraries("diffusers", "transformers")
     own = device if processes.count > 1 or options.device != "auto" else ""
-    study = run_study(config, Bars() if processes.is_main else None, processes, own, _command(options))
+    study = run_study(config, bars, processes, own, _command(options))
     if study is not None:
-        print(f"{tables_at_a_glance(study)}; all tables: {study.folder / 'study.md'}")
+        places = f"all tables: {study.folder / 'study.md'}; with pictures: {study.folder / REPORT}"
+        print(f"{tables_at_a_glance(study)}; {places}")
     return 0
 
 
@@ -149,7 +154,7 @@ def _processes(device: str) -> tuple[Processes, str]:
     return processes, str(own)
 
 
-def _run_one(options: argparse.Namespace, processes: Processes, device: str) -> int:
+def _run_one(options: argparse.Namespace, processes: Processes, device: str, bars: Bars) -> int:
     for name in _NEEDED:
         if getattr(options, name) is None:
             flag = "--" + name.replace("_", "-")
@@ -170,7 +175,7 @@ def _run_one(options: argparse.Namespace, processes: Processes, device: str) -> 
         bootstrap_seed=options.bootstrap_seed,
     )
     prompts, arms = load_prompts(options.prompts, options.types), make_arms(options)
-    judge = make_judge(options.judge) if options.judge and processes.is_main else None
+    judge = make_judge(_judge_settings(options)) if options.judge and processes.is_main else None
     # Before the model is opened, which takes its time.
     check_inputs(prompts, arms, judge, options.clip, options.reference)
     found = evaluate(
@@ -181,7 +186,7 @@ def _run_one(options: argparse.Namespace, processes: Processes, device: str) -> 
         judge=judge,
         clip=options.clip,
         reference=options.reference,
-        report=Bars() if processes.is_main else None,
+        report=bars,
         name=options.pretrained_model_name_or_path,
         processes=processes,
     )
@@ -193,6 +198,12 @@ def _run_one(options: argparse.Namespace, processes: Processes, device: str) -> 
         print(table(found) + "\n")
     print(f"{len(found.pictures)} pictures; all tables: {settings.output_dir / 'tables.md'}")
     return 0
+
+
+def _judge_settings(options: argparse.Namespace):
+    """On ``--device`` if it is given, as in a study."""
+    found = settled(options.judge)
+    return found if options.device == "auto" else judge_on(found, options.device)
 
 
 def make_arms(options: argparse.Namespace) -> list[Arm]:

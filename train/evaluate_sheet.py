@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sur_core.evaluation.report import write_report
 from sur_core.evaluation.sheets import Choice, PageOptions, find_key, make_sheet, merge_marks
 from sur_core.evaluation.sheets.against_judge import judge_agreement
 from sur_core.evaluation.sheets.key import SHEET
@@ -95,8 +96,10 @@ def refresh_study(results: Path) -> None:
     """If the results are a cell of a finished study, its tables tell of people too."""
     study = results.resolve().parents[1]
     if results.resolve().parent.name == CELLS and (study / STUDY).is_file():
-        write_study(read_study(study))
-        print(f"{study / 'study.md'}: now with what people said")
+        found = read_study(study)
+        write_study(found)
+        report, _ = write_report(found)
+        print(f"{study / 'study.md'} and {report.name}: now with what people said")
 
 
 def _make(options: argparse.Namespace) -> None:

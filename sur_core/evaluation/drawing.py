@@ -19,7 +19,7 @@ import torch
 from ..model_files import fingerprint
 from ..processes import ALONE, Processes
 from .arms import Arm
-from .hearing import Hearing, Listener
+from .hearing import Hearing, Listener, deaf
 from .memory import memory_words
 from .methods.method import Opened
 from .pictures import is_whole, write_picture, write_quickly
@@ -123,10 +123,7 @@ class Draughtsman:
         if arm.llmdiff is None:
             return
         if not self._method.hears_llmdiff:
-            raise ValueError(
-                f"arm {arm.name!r}: this method calls the UNet in ways that an LLMDiff-Adapter cannot "
-                "follow; leave the method or the arm out"
-            )
+            raise ValueError(deaf(arm.name))
         self._listener.check(Hearing(arm.llmdiff, arm.strength, arm.llm), arm.text_of(prompt))
 
     def draw(

@@ -52,6 +52,14 @@ def check_hearing(hearing: Hearing, prompts: Sequence[str]) -> LLMDiffAdapter:
     return adapter
 
 
+def deaf(arm: str) -> str:
+    """That a method and an arm do not go together."""
+    return (
+        f"arm {arm!r}: this method calls the UNet in ways that an LLMDiff-Adapter cannot follow; leave the "
+        "method or the adapter out, such as for a study of its own"
+    )
+
+
 class Listener:
     """Attaches adapters to a pipeline's UNet, batch by batch."""
 

@@ -12,6 +12,7 @@ import torch
 
 from ..model_files import ModelFileError, fingerprint, told_in_words
 from .memory import room_for
+from .versions import marking_versions
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class ImageTextModel:
         files = check_folder(self.folder)
         self.fingerprint = fingerprint(files)
         """Hex hash of the files."""
-        self.conditions = _hashed(self.fingerprint, self.device.type, batch_size, *_versions())
+        self.conditions = _hashed(self.fingerprint, self.device.type, batch_size, *marking_versions())
         """Hex hash of all that decides a feature besides the picture: equal ones give equal features."""
         with told_in_words(f"{self.folder}: not a usable CLIP model"):
             self._model, report = _clip_class().from_pretrained(
@@ -190,13 +191,6 @@ def filled(batch: list, size: int) -> list:
 
 def _hashed(*parts: object) -> str:
     return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).hexdigest()
-
-
-def _versions() -> list[str]:
-    import PIL
-    import transformers
-
-    return [torch.__version__, transformers.__version__, PIL.__version__]
 
 
 def picture_digest(pixels: np.ndarray) -> str:

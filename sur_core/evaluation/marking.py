@@ -34,7 +34,9 @@ def add_verdicts(found: Evaluation, judge: Judge, report: Callable, pause: Calla
         chunk = found.pictures[start : start + _CHUNK]
         new = {(one.path, one.prompt_id): found.file(one) for one in chunk}
         new = {key: path for key, path in new.items() if key not in verdicts}
-        marks = ask_many(judge, [(read_picture(path), prompts[id]) for (_, id), path in new.items()])
+        pairs = [(read_picture(path), prompts[id]) for (_, id), path in new.items()]
+        with room_for(f"judge {judge.name}: what it needs", "its device", "Let it take less at once"):
+            marks = ask_many(judge, pairs)
         verdicts |= zip(new, marks, strict=True)
         report("judging", start + len(chunk), len(found.pictures))
         pause()

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ..diffusers_backend import DTYPES
-from ..model_files import ModelFileError, ModelFolder, check_safetensors, told_in_words
+from ..model_files import ModelFileError, check_weights, told_in_words
 from ..model_structure import ModelStructure, examine
 from ..single_file import open_source
 from .memory import room_for
@@ -63,12 +63,8 @@ def check_parts(source, structure: ModelStructure) -> None:
     number is read. Errors as :func:`open_pipeline`.
     """
     _scheduler(source, structure.prediction_type)
-    if type(source) is not ModelFolder:
-        return  # of the hub's, weights would be fetched; of a file's, its header has been read
     for name in filter(source.has, ("unet", "vae", "text_encoder", "text_encoder_2")):
-        for path in source.weights(name):
-            if path.suffix == ".safetensors":
-                check_safetensors(path)
+        check_weights(source, name)  # a single file's header has been read
 
 
 def _modules(source, dtype: torch.dtype) -> dict:

@@ -192,8 +192,9 @@ def draw_pictures(
     """
     with prepared(ready.pipeline, settings):
         artist = Draughtsman(ready, settings)
-        for arm in arms:
-            artist.check_arm(arm, prompts[0])
+        with memory_words(settings, settings.batch_size):
+            for arm in arms:
+                artist.check_arm(arm, prompts[0])
         pairs = [(arm, prompt) for arm in arms for prompt in prompts]
         wanted = [(arm, prompt, job) for arm, prompt in pairs for job in artist.jobs(arm, prompt)]
         artist.draw([job for _, _, job in wanted], report, pause, processes)

@@ -1,11 +1,11 @@
 """What two arms' marks say about their difference.
 
-All arms draw the same prompts from the same seeds. Four tests are told, since they rest on different
+All arms draw the same prompts from the same seeds. Five tests are told, since they rest on different
 assumptions: the independent t-test with pooled variance is the paper's (Table 3); Welch's needs no equal
 variances; the paired t-test and McNemar's exact test use that both arms drew the same prompt from the same
-noise. All four take pictures for independent, but those of one prompt stand or fall with it. The interval to
-rely on is therefore the bootstrap over prompts (percentile method; with few prompts, such as fifteen, it is
-a little too narrow).
+noise. These four take pictures for independent, but those of one prompt stand or fall with it. The test to
+rely on is therefore the fifth, the paired t-test of the prompts' means, and the interval to rely on the
+bootstrap over prompts (percentile method; with few prompts, such as fifteen, it is a little too narrow).
 
 A p above 0.05 is no proof of equality: it says that these pictures cannot tell the arms apart. How large a
 difference may be, the interval says.

@@ -22,7 +22,7 @@ from .statistics import ALL, Comparison
 from .study_people import CellPeople
 
 CELLS = "cells"
-TESTS = ("independent", "welch", "paired", "mcnemar")
+TESTS = ("independent", "welch", "paired", "by_prompt", "mcnemar")
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,16 @@ from typing import Any
 
 from ..model_structure import ModelStructure, examine
 from ..single_file import open_source
-from .hearing import Hearing, check_hearing
+from .arms import Arm
+from .hearing import Hearing, check_hearing, deaf
+from .pipeline_calls import check_size
 from .pipelines import check_parts
 from .quality import check_measures
 from .run import check_inputs
 from .study import cell_folder
 from .study_config import ModelChoice, StudyConfig
 from .study_people import people_in
-from .text import load_fitting
+from .text import check_clip_skip, load_fitting
 
 
 def check_study(config: StudyConfig) -> None:
@@ -33,6 +35,7 @@ def check_study(config: StudyConfig) -> None:
         if not config.methods_of(model):
             raise ValueError(f"model {model.name!r} has no method to draw with; add [[methods]]")
         source, structure = _examine(model)
+        _check_drawing(model, source, structure, config.settings)
         for method in config.methods_of(model):
             if structure.family not in method.families:
                 raise ValueError(
@@ -46,12 +49,32 @@ def check_study(config: StudyConfig) -> None:
             people_in(config.settings.output_dir / cell_folder(model.name, method.name))
         for path in {arm.adapter for arm in arms if arm.adapter is not None}:
             load_fitting(path, list(structure.widths.values()))
-        for hearing in {Hearing(arm.llmdiff, arm.strength, arm.llm) for arm in arms if arm.llmdiff}:
-            check_hearing(hearing, [prompt.prompt for prompt in config.prompts])
+        for arm in arms:
+            if arm.llmdiff is not None:
+                _check_llmdiff(config, model, arm)
     for choice in config.methods:
         choice.method.check(config.prompts)
     if config.quality is not None:
         check_measures(config.quality_settings)
+
+
+def _check_llmdiff(config: StudyConfig, model: ModelChoice, arm: Arm) -> None:
+    """ValueError or OSError if an LLMDiff-Adapter cannot draw these prompts with all methods of a model."""
+    for method in config.methods_of(model):
+        if not method.hears_llmdiff:
+            raise ValueError(f"model {model.name!r}, method {method.name!r}: {deaf(arm.name)}")
+    texts = [arm.negative_prompt, *(arm.text_of(prompt) for prompt in config.prompts)]
+    check_hearing(Hearing(arm.llmdiff, arm.strength, arm.llm), texts)
+
+
+def _check_drawing(model: ModelChoice, source, structure: ModelStructure, settings) -> None:
+    """ValueError for settings that do not fit this model."""
+    layers = source.config("text_encoder")["num_hidden_layers"]
+    try:
+        check_clip_skip(settings.clip_skip, structure.family == "sdxl", layers)
+        check_size((settings.width, settings.height), structure.vae_factor)
+    except ValueError as error:
+        raise ValueError(f"model {model.name!r}: drawing: {error}") from error
 
 
 def _examine(model: ModelChoice) -> tuple[Any, ModelStructure]:

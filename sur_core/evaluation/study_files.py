@@ -10,9 +10,10 @@
     cells           [{model, method, folder, scores: {measure: [a number a picture, null where not defined]}}]
     accuracies      [{model, method, comparison, holm: {test: p}}]          Table 2
     qualities       [{model, method, score: fields of ScoreComparison}]     Table 3
-    people          [{model, method, judge: [agreement in Markdown], preferences: [{question, people,
-                    votes: [{pair, type, person, first, second, none, share, p}]}]}]; for readers: it is
-                    taken from the cells' own files again
+    people          [{model, method, marks: [{people, arms: [{arm, type, right, wrong, undecided, share}]}],
+                    judge: [agreement in Markdown], preferences: [{question, people, votes: [{pair, type,
+                    person, first, second, none, share, p}]}]}]; for readers: it is taken from the cells' own
+                    files again
 
 Pictures and verdicts are in each cell's own ``results.json``. ``study.csv`` has a row for every comparison
 of both tables, with all its figures. None holds a date, so that equal studies leave equal files.

@@ -12,6 +12,7 @@ from .sheets.key import FOLDERS, PREFERENCE, SHEET
 from .sheets.marks import MARKS_FILE, Marks, read_marks
 from .sheets.preference import PROMPT, QUESTIONS
 from .sheets.preferences import PREFERENCES_FILE, Preferences, ShownPair, Votes, all_votes, read_preferences
+from .statistics import ALL
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,14 @@ class CellPeople:
     """What people said of one model under one method.
 
     Attributes:
+        marks: of each marking sheet.
         judges: for each sheet how far the judge agrees with it, in Markdown.
         preferences: of each preference study.
     """
 
     model: str
     method: str
+    marks: tuple[Marks, ...] = ()
     judges: tuple[str, ...] = ()
     preferences: tuple[Preferences, ...] = ()
 
@@ -59,8 +62,8 @@ def people_of(study: Path, cells: Sequence) -> tuple[CellPeople, ...]:
     for cell in cells:
         marks, preferences = people_in(study / cell.folder)
         judges = tuple(filter(None, (judge_agreement(one, study / cell.folder) for one in marks)))
-        if judges or preferences:
-            found.append(CellPeople(cell.model, cell.method, judges, preferences))
+        if marks or preferences:
+            found.append(CellPeople(cell.model, cell.method, marks, judges, preferences))
     return tuple(found)
 
 
@@ -82,9 +85,20 @@ def people_to_json(found: CellPeople) -> dict[str, Any]:
         }
         for one in found.preferences
     ]
+    marks = [{"people": list(one.people), "arms": _arms_to_json(one)} for one in found.marks]
     return {
         "model": found.model,
         "method": found.method,
+        "marks": marks,
         "judge": list(found.judges),
         "preferences": preferences,
     }
+
+
+def _arms_to_json(marks: Marks) -> list[dict[str, Any]]:
+    there = {(arm, type) for one in marks.pictures for arm in one.item.arms for type in (one.item.type, ALL)}
+    found = (marks.arm(*place) for place in sorted(there))
+    return [
+        {name: getattr(one, name) for name in ("arm", "type", "right", "wrong", "undecided", "share")}
+        for one in found
+    ]

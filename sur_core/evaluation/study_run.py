@@ -178,8 +178,11 @@ def _remarks(cells: Sequence[Cell], measures) -> tuple[str, ...]:
 def _about(config: StudyConfig, found: Evaluation) -> dict[str, str]:
     """What all cells share."""
     about = {name: found.about[name] for name in ("judge", "versions") if name in found.about}
-    paths = dict.fromkeys(adapter.path for adapter in config.adapters)
-    adapters = (f"{path} ({fingerprint([('adapter', path)])})" for path in paths)
+    files = dict.fromkeys((adapter.path, adapter.llm) for adapter in config.adapters)
+    adapters = (
+        f"{path} ({fingerprint([('adapter', path)])}{f', read by {llm}' if llm else ''})"
+        for path, llm in files
+    )
     return about | {"adapters": "; ".join(adapters)}
 
 

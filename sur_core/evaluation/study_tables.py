@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .sheets.marks_report import agreement_table, arms_table
 from .sheets.preferences import Votes
 from .sheets.preferences_report import pairs_table
 from .statistics import ALL, NOT_EQUAL_NOTE, Comparison
@@ -37,10 +38,12 @@ HOLM_NOTE = (
 )
 
 
+VOTES_HEAD = "User Preference (%)"
 VOTES_NOTE = (
-    "- User Preference: of people's answers with a preference, which picture of a pair was chosen. In "
-    "brackets the p of an exact binomial test, which takes every answer for independent, all answers, and how "
-    "many had no preference; intervals by bootstrap over prompts are below. Not corrected by Holm."
+    "User Preference: of people's answers with a preference, which picture of a pair was chosen; "
+    "beside it the p of an exact binomial test, which takes every answer for independent, all answers, and "
+    "how many had no preference. Not corrected by Holm. Intervals by bootstrap over prompts are among what "
+    "people said."
 )
 
 
@@ -49,7 +52,7 @@ def all_tables(study: Study) -> str:
     parts = ["# Study", _about(study)]
     if study.accuracies or _clip(study):
         parts += ["## Right pictures (as Table 2 of the paper)", semantic_table(study)]
-    if _shown(study) or _preferred(study):
+    if _shown(study) or preferred(study):
         parts += ["## Quality (as Table 3 of the paper)", quality_table(study)]
     if study.accuracies:
         parts += ["## Right pictures by prompt (as Table 7 of the paper)", prompt_table(study)]
@@ -64,7 +67,7 @@ def all_tables(study: Study) -> str:
 def tables_at_a_glance(study: Study) -> str:
     """What is shown when a study ends."""
     parts = [semantic_table(study)] if study.accuracies or _clip(study) else []
-    parts += [quality_table(study)] if _shown(study) or _preferred(study) else []
+    parts += [quality_table(study)] if _shown(study) or preferred(study) else []
     pictures = sum(len(cell.evaluation.pictures) for cell in study.cells)
     return "\n\n".join([*parts, f"{pictures} pictures, {len(study.cells)} cells"])
 
@@ -97,8 +100,8 @@ def quality_table(study: Study) -> str:
     heads = [f"{m.name} ({'higher' if m.higher_is_better else 'lower'} is better)" for m in measures]
     sides = ("Baseline", f"Ours (p > {LEVEL:g}?)")
     rows = [[*_HEADS, *(f"{head} {side}" for head in heads for side in sides)]]
-    asked = _preferred(study)
-    rows[0] += [f"User Preference (%) {side}" for side in ("Baseline", "Ours")] * asked
+    asked = preferred(study)
+    rows[0] += [f"{VOTES_HEAD} {side}" for side in ("Baseline", "Ours")] * asked
     for cell, arm in _arms(study):
         row = [cell.model, cell.method, arm]
         for measure in measures:
@@ -110,7 +113,7 @@ def quality_table(study: Study) -> str:
         f"below it, and Holm's; then those of the paired t-test of the prompts' means. {INDEPENDENT_NOTE} "
         f"{HOLM_NOTE} {NOT_EQUAL_NOTE}"
     )
-    return "\n\n".join([markdown(rows), note, *notes, *([VOTES_NOTE] if asked else [])])
+    return "\n\n".join([markdown(rows), note, *notes, *([f"- {VOTES_NOTE}"] if asked else [])])
 
 
 def prompt_table(study: Study) -> str:
@@ -178,24 +181,37 @@ def measures_tests_table(study: Study) -> str:
 
 
 def people_tables(study: Study) -> str:
-    """How far judges agree with people, and whom people prefer; of each cell they have looked at."""
+    """What people marked, how far the judge agrees with them, and what they prefer; of each cell they have
+    looked at. Only heads, tables and paragraphs, with an empty line between them.
+    """
     parts = []
     for found in study.people:
-        parts += [f"### {found.model}, {found.method}", *found.judges]
+        parts.append(f"### {found.model}, {found.method}")
+        for one in found.marks:
+            parts += [f"Right pictures, as {len(one.people)} people marked them", arms_table(one)]
+            parts += [agreement_table(*one.agreements())] if len(one.people) > 1 else []
+        parts += found.judges
         for one in found.preferences:
             parts += [f"{one.question} ({len(one.people)} people)", pairs_table(one)]
     return "\n\n".join(parts)
 
 
-def _preferred(study: Study) -> bool:
+def preferred(study: Study) -> bool:
+    """Whether people chose between any two arms that the tables compare."""
     return any(study.votes(cell, arm) for cell, arm in _arms(study))
 
 
-def _votes_cells(votes: Votes | None) -> list[str]:
+def votes_words(votes: Votes | None) -> tuple[str, str, str]:
+    """Shares of baseline and ours, and p with the number of answers; where nobody chose, dashes."""
     if votes is None or votes.share is None:
-        return [ABSENT, ABSENT]
+        return ABSENT, ABSENT, ""
     words = f"p {p_words(votes.test.p)}, {votes.first + votes.second + votes.none} answers, {votes.none} none"
-    return [percent(1 - votes.share), f"{percent(votes.share)} ({words})"]
+    return percent(1 - votes.share), percent(votes.share), words
+
+
+def _votes_cells(votes: Votes | None) -> list[str]:
+    base, ours, words = votes_words(votes)
+    return [base, f"{ours} ({words})" if words else ours]
 
 
 def _measure_words(measure: MeasureInfo) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from .drawing import library_versions
 from .image_text import picture_digest
 from .judges import Judge, Verdict, ask, ask_many
 from .prompt_sets import EvalPrompt
+from .versions import marking_versions
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class RememberingJudge:
         about = getattr(judge, "about", {})
         self._identity = None
         if _is_known(about):
-            self._identity = json.dumps([judge.name, about, library_versions()], sort_keys=True)
+            self._identity = json.dumps([judge.name, about, marking_versions()], sort_keys=True)
         self._known = self._read() if self._identity else {}
 
     def check(self, prompts: Iterable[EvalPrompt]) -> None:
@@ -45,13 +45,15 @@ class RememberingJudge:
         return self.mark_many([(pixels, prompt)])[0]
 
     def mark_many(self, pairs: Sequence[tuple[np.ndarray, EvalPrompt]]) -> list[Verdict]:
-        """A verdict for each; those that are new are asked for together, and kept."""
+        """A verdict for each; what is new is kept. If anything is, all are asked for: what a model looks at
+        together may change its last digits, and how much is known after a kill is chance.
+        """
         if self._identity is None:
             return ask_many(self._judge, pairs) if len(pairs) > 1 else [ask(self._judge, *pairs[0])]
         keys = [self._key(pixels, prompt) for pixels, prompt in pairs]
-        new = [at for at, key in enumerate(keys) if key not in self._known]
-        verdicts = ask_many(self._judge, [pairs[at] for at in new])
-        self._keep({keys[at]: verdict for at, verdict in zip(new, verdicts, strict=True)})
+        if not self._known.keys() >= set(keys):
+            found = zip(keys, ask_many(self._judge, pairs), strict=True)
+            self._keep({key: verdict for key, verdict in found if key not in self._known})
         return [self._known[key] for key in keys]
 
     def _key(self, pixels: np.ndarray, prompt: EvalPrompt) -> str:

@@ -11,10 +11,10 @@ from .statistics import ALL, NOT_EQUAL_NOTE, Comparison, Interval
 UNDEFINED = "not defined"
 ABSENT = "-"
 INDEPENDENT_NOTE = (
-    "That test knows nothing of prompts, which both arms share. Where prompts differ in difficulty its p is "
-    "usually too large, and real differences are missed; where the arm helps some prompts and harms others, "
-    "pictures of one prompt go together, and p can be too small. The interval and the paired test over "
-    "prompts are what to rely on."
+    "The independent t-test knows nothing of prompts, which both arms share. Where prompts differ in "
+    "difficulty its p is usually too large, and real differences are missed; where the arm helps some "
+    "prompts and harms others, pictures of one prompt go together, and p can be too small. The interval and "
+    "the paired test over prompts are what to rely on."
 )
 """Stands wherever the p of the paper's t-test is printed."""
 OVER_PICTURES_NOTE = (

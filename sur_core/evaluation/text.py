@@ -144,12 +144,15 @@ class PromptEncoder:
                 f"{name} reads text by {type(encoder).__name__}; expected the CLIP encoders of SD 1.x, "
                 "SD 2.x or SDXL"
             )
-        layers = encoder.config.num_hidden_layers
-        if self._clip_skip > 1 and (self._is_sdxl or self._clip_skip > layers):
-            raise ValueError(
-                f"clip_skip {self._clip_skip}: expected 1 for SDXL, and at most {layers} for this text "
-                "encoder"
-            )
+        check_clip_skip(self._clip_skip, self._is_sdxl, encoder.config.num_hidden_layers)
+
+
+def check_clip_skip(clip_skip: int, is_sdxl: bool, layers: int) -> None:
+    """ValueError for a model without that layer, or of whose layers none can be chosen."""
+    if clip_skip > 1 and (is_sdxl or clip_skip > layers):
+        raise ValueError(
+            f"clip_skip {clip_skip}: expected 1 for SDXL, and at most {layers} for this text encoder"
+        )
 
 
 def load_fitting(path: Path, widths: Sequence[int]) -> SURAdapterBundle:

@@ -201,8 +201,8 @@ class LLMDiffAttnProcessor:
         if taken_away:
             clip = _attend_clip(attn, query, encoder_hidden_states, attention_mask)
             added = added - taken_away * clip
-        # As a module, so that LoRA, quantisation and offloading of its weights act. The other part has the bias
-        # already: one more token of zeros tells it.
+        # As a module, so that LoRA, quantisation and offloading of its weights act. The other part has the
+        # bias already: one more token of zeros tells it.
         projected = attn.to_out[0](nn.functional.pad(added, (0, 0, 0, 1)))
         return self.previous(*inputs, **kwargs) + projected[:, :-1] - projected[:, -1:]
 

@@ -72,6 +72,7 @@ class DetectorJudge:
             "identity": getattr(detector, "identity", ""),
             "dtype": getattr(detector, "dtype", ""),
             "device": getattr(getattr(detector, "device", None), "type", ""),
+            "batch_size": getattr(detector, "batch_size", 0),
             "rules": RULES,
             "threshold": self._threshold,
             "overlap": self._rules.overlap,

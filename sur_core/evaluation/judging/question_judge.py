@@ -45,6 +45,7 @@ class VlmJudge:
             "identity": getattr(model, "identity", ""),
             "dtype": getattr(model, "dtype", ""),
             "device": getattr(getattr(model, "device", None), "type", ""),
+            "batch_size": getattr(model, "batch_size", 0),
             "rules": RULES,
             "prompt": getattr(model, "prompt", ""),
             "threshold": threshold,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ...model_files import ModelFileError, ModelFolder, open_folder, read_json
+from ...model_files import ModelFileError, ModelFolder, check_weights, open_folder, read_json
+from ...model_structure import ModelStructure
 from ..pipeline_calls import picture_size
 from ..prompt_sets import EvalPrompt
+from ..settings import EvaluationSettings
 from .conditions import PictureFolder, made_condition, make_conditions
 from .edges import HIGH, LOW, canny
 from .method import Context, Method, Opened, rebuilt
@@ -73,6 +76,11 @@ class ControlNet(Method):
         self._folder.check(prompts)
         self._source()
 
+    def check_model(self, source, structure: ModelStructure, settings: EvaluationSettings) -> None:
+        net = self._source()
+        self._check_family(net, source.config("unet"))
+        check_weights(net)
+
     def open(self, base, context: Context) -> Opened:
         net = self._load(base, context)
         pipeline = rebuilt(base, _CLASSES, self.name, controlnet=net)
@@ -109,16 +117,19 @@ class ControlNet(Method):
         from diffusers import ControlNetModel
 
         source = self._source()
-        found, wanted = read_json(source.root / "config.json", source.name), base.unet.config
-        for setting in ("cross_attention_dim", "addition_embed_type"):
-            if found.get(setting) != wanted.get(setting):
-                raise ModelFileError(
-                    f"{self._model}: this ControlNet is for another family of models ({setting} is "
-                    f"{found.get(setting)}, the model's UNet has {wanted.get(setting)}); give one that was "
-                    "trained for the model's family"
-                )
+        self._check_family(source, base.unet.config)
         net = source.load("", ControlNetModel, context.dtype)
         return net.requires_grad_(False).eval().to(context.device)
+
+    def _check_family(self, net: ModelFolder, unet: Mapping[str, Any]) -> None:
+        found = read_json(net.root / "config.json", net.name)
+        for setting, usual in (("cross_attention_dim", 1280), ("addition_embed_type", None)):
+            ours, wanted = found.get(setting, usual), unet.get(setting, usual)
+            if ours != wanted:
+                raise ModelFileError(
+                    f"{self._model}: this ControlNet is for another family of models ({setting} is {ours}, "
+                    f"the model's UNet has {wanted}); give one that was trained for the model's family"
+                )
 
     def _source(self) -> ModelFolder:
         """Where the ControlNet lies; its weights are not looked at."""

@@ -43,7 +43,7 @@ class Opened:
         alone: the pipeline cannot draw several pictures at once, or not each as if it were alone.
         size: (width, height) in pixels where the method has one of its own.
         weights: who weighs words, if anyone does.
-        hears_llmdiff: every call of the UNet has rows for the prompts, in guidance the negative ones first.
+        hears_llmdiff: whether LLMDiff-Adapters can act, as :attr:`Method.hears_llmdiff`.
         guard: entered around every call; leaves shared parts as they were, whatever happens.
         about: JSON values: what decides a picture besides the pipeline's parts and the call arguments.
         words: the same for people.
@@ -91,6 +91,8 @@ class Method:
     kind = "none"
     families = ("sd1", "sd2", "sdxl")
     """Of models that diffusers has a pipeline for."""
+    hears_llmdiff = True
+    """Every call of the UNet has rows for the prompts, in guidance the negative ones first."""
 
     def __init__(self, name: str = ""):
         self.name = name or self.kind

@@ -23,6 +23,7 @@ class SelfAttentionGuidance(Method):
     """
 
     kind, families = "sag", ("sd1", "sd2")
+    hears_llmdiff = False  # it also calls the UNet with one half of the prompts alone
 
     def __init__(self, name: str = "", scale: float = 0.75):
         super().__init__(name)
@@ -33,6 +34,15 @@ class SelfAttentionGuidance(Method):
     def check_model(self, source, structure: ModelStructure, settings: EvaluationSettings) -> None:
         own = source.config("scheduler", "scheduler_config.json").get("_class_name")
         self._check_scheduler(str(own), settings)
+        middle = source.config("unet").get("mid_block_type", "UNetMidBlock2DCrossAttn")
+        self._check_attention("CrossAttn" in str(middle))
+
+    def _check_attention(self, there: bool) -> None:
+        if not there:
+            raise ValueError(
+                f"method {self.name!r}: the UNet of this model has no self-attention in its middle; leave "
+                "the method out for it"
+            )
 
     def _check_scheduler(self, own: str, settings: EvaluationSettings) -> None:
         """``own``: class of the model's scheduler."""
@@ -47,15 +57,12 @@ class SelfAttentionGuidance(Method):
     def open(self, base, context: Context) -> Opened:
         pipeline = rebuilt(base, {False: "StableDiffusionSAGPipeline"}, self.name)
         self._check_scheduler(type(base.scheduler).__name__, context.settings)
-        if not getattr(pipeline.unet.mid_block, "attentions", None):
-            raise ValueError(
-                f"method {self.name!r}: the UNet of this model has no self-attention in its middle"
-            )
+        self._check_attention(bool(getattr(pipeline.unet.mid_block, "attentions", None)))
         return Opened(
             pipeline,
             common={"sag_scale": self._scale},
             guard=lambda: _attention_kept(pipeline),
-            hears_llmdiff=False,  # it also calls the UNet with one half of the prompts alone
+            hears_llmdiff=self.hears_llmdiff,
         )
 
 

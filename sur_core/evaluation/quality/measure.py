@@ -21,7 +21,10 @@ class Measure(Protocol):
         higher_is_better: the direction in which pictures get better.
         reads_text: whether a score depends on the text.
         note: one sentence for the report: what it is, and what it must not be compared with.
-        fingerprint: equal fingerprints give equal scores.
+        fingerprint: of the model and the formula.
+
+    :func:`.registry.make_measures` adds ``conditions`` (device, batch size, versions; equal ones, with equal
+    fingerprints, give equal scores to the last digit) and ``model``, words for the report.
     """
 
     name: str

@@ -17,15 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
 from ...model_files import fingerprint
 from ...surd_build.model_source import ModelSource, find_model
+from ...training_errors import is_out_of_memory
 from ..image_text import ImageTextModel, check_folder
 from ..places import beside
+from ..versions import marking_versions
 from .brisque import FEATURES, Brisque
 from .clip_measures import ANCHORS, ClipCosine, ClipIqa, ClipScore
 from .libraries import LibraryMeasure, import_library
@@ -119,10 +120,12 @@ def make_measures(settings: Mapping) -> list[Measure]:
     for name, table in plan.wanted.items():
         try:
             for measure in _make(plan, name, table, clips):
-                measure.conditions = identity(plan.device.type, plan.batch_size, *_versions())
+                measure.conditions = identity(plan.device.type, plan.batch_size, *marking_versions())
                 measure.model = _model_words(plan, name, table)
                 measures.append(measure)
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise QualityError(
                 f"{name}: its model does not fit into the memory of {plan.device}. Set quality.device to "
                 "'cpu', or take a smaller model"
@@ -137,17 +140,6 @@ def _model_words(plan: _Plan, name: str, table: dict) -> str:
         return f"{plan.models[name].name} ({plan.models[name].identity})"
     files = [(key, Path(table[key])) for key in ("model", "ranges")]
     return f"{' and '.join(path.name for _, path in files)} ({fingerprint(files)})"
-
-
-def _versions() -> list[str]:
-    """Of libraries that may change a score's last digits."""
-    found = []
-    for name in ("torch", "transformers", "numpy", "scipy", "pillow"):
-        try:
-            found.append(metadata.version(name))
-        except metadata.PackageNotFoundError:
-            found.append("")
-    return found
 
 
 def _make(plan: _Plan, name: str, table: dict, clips: dict[Path, ImageTextModel]) -> list[Measure]:

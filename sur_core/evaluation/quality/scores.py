@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from ...training_errors import is_out_of_memory
 from ..image_text import picture_digest
 from .measure import Measure, QualityError
 
@@ -110,7 +110,9 @@ def _of_chunk(measure, pictures: list[np.ndarray], texts: Sequence[str], cache: 
         at = list(new.values())
         try:
             values = measure.score([pictures[place] for place in at], [texts[place] for place in at])
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise QualityError(
                 f"{measure.name}: not enough memory for these pictures. Lower quality.batch_size, or set "
                 "quality.device to 'cpu'"

@@ -13,6 +13,7 @@ from ..study import Study
 from .changes import RIGHT, Change, direction, leading_measure, prompt_changes, values_of
 from .grid import figure
 from .pictures import Thumbnails
+from .prompts_csv import PROMPTS
 
 MOST_CASES, MOST_SEEDS = 4, 4
 

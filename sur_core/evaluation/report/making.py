@@ -8,6 +8,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from ...page_elements import element, table
+from ..arms import Arm
 from ..study import Study
 from ..tables import ABSENT
 
@@ -34,7 +35,8 @@ def compared_tables(study: Study) -> list[Element]:
         details = "; ".join(f"{name} {value}" for name, value in about if name not in _TOLD_ELSEWHERE)
         rows.append([cell.method, cell.model, details])
     made.append(table(["Method", "Model", "How"], rows, "Controlled methods"))
-    made.append(table(["Adapter", "File", "eta", "Negative prompt", "Models"], _adapters(study), "Adapters"))
+    head = ["Adapter", "File", "eta or strength", "Negative prompt", "Models"]
+    made.append(table(head, _adapters(study), "Adapters"))
     return [*made, table(["What", "Which"], _settings(study), "Drawing, judging, counting")]
 
 
@@ -42,10 +44,16 @@ def _adapters(study: Study) -> list[list[str]]:
     models: dict[tuple, dict[str, None]] = {}
     for cell in study.cells:
         for arm in cell.arms:
-            negative = "corrected too" if arm.to_negative else "left as it is"
-            about = arm.name, str(arm.adapter), f"{arm.eta:g}", negative
+            about = (arm.name, *_adapter(arm))
             models.setdefault(about, {})[cell.model] = None
     return [[*about, ", ".join(names)] for about, names in models.items()]
+
+
+def _adapter(arm: Arm) -> tuple[str, str, str]:
+    """File, eta or strength, and what becomes of the negative prompt."""
+    if arm.llmdiff is not None:
+        return f"{arm.llmdiff}, read by {arm.llm}", f"{arm.strength:g}", "read by the language model too"
+    return str(arm.adapter), f"{arm.eta:g}", "corrected too" if arm.to_negative else "left as it is"
 
 
 def _settings(study: Study) -> list[list[str]]:

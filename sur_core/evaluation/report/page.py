@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 from ...atomic import atomic_write
 from ...page_elements import element, page, readable
 from ..study import Study
-from ..study_tables import CLIP_SCORE, people_tables
+from ..study_tables import CLIP_SCORE, preferred
 from .cases import case_parts
 from .grid import picture_grids
 from .making import commands, compared_tables
@@ -21,6 +21,7 @@ from .summary import findings, headline
 from .tables import (
     measure_notes,
     measures_tests_table,
+    people_parts,
     prompt_tables,
     quality_tables,
     semantic_table,
@@ -98,10 +99,10 @@ def _sections(study: Study, thumbnails: Thumbnails) -> dict[str, tuple[str, list
             "Right pictures" if judged else "CLIP Score",
             [semantic_table(study)],
         )
-    if study.measures:
+    if study.measures or preferred(study):
         found["quality"] = ("Quality", [*quality_tables(study), measure_notes(study)])
     if study.people:
-        found["people"] = ("People", [element("pre", people_tables(study), tabindex=0)])
+        found["people"] = ("People", [*people_parts(study)])
     grids, cases = picture_grids(study, thumbnails), case_parts(study, thumbnails)
     found["pictures"] = ("Pictures by prompt", [_lost_words(thumbnails), *grids])
     found["cases"] = ("Worst and best cases", cases)

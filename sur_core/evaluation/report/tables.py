@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from xml.etree.ElementTree import Element
 
 from ...page_elements import element, wide
+from ..sheets.preferences import Votes
 from ..statistics import ALL, NOT_EQUAL_NOTE, Comparison, SignificanceTest
 from ..study import TESTS, MeasureInfo, QualityRow, Study
-from ..study_tables import CLIP_SCORE, HOLM_NOTE, LEVEL, TEST_NAMES
+from ..study_tables import (
+    CLIP_SCORE,
+    HOLM_NOTE,
+    LEVEL,
+    TEST_NAMES,
+    VOTES_HEAD,
+    VOTES_NOTE,
+    people_tables,
+    preferred,
+    votes_words,
+)
 from ..tables import (
     ABSENT,
     INDEPENDENT_NOTE,
@@ -24,6 +36,13 @@ from .summary import verdict
 
 MEASURES_A_TABLE = 3
 """More of them side by side fit no sheet of paper."""
+_PEOPLES = {
+    "Arm": "Right pictures by people's marks",
+    "People": "Agreement of people with each other",
+    "type": "Agreement of the judge with people",
+    "First arm": "People's preferences",
+}
+"""Captions of the tables of :func:`..study_tables.people_tables`, by their first heads."""
 _CLASSES = {"gain": "yes", "loss": "no", "unclear": "unclear"}
 
 
@@ -50,24 +69,23 @@ def semantic_table(study: Study) -> Element:
 
 
 def quality_tables(study: Study) -> list[Element]:
-    """Table 3: means of each measure, baseline beside ours, with the paper's test and Holm's correction."""
-    measures = [measure for measure in study.measures if measure.name != CLIP_SCORE]
-    tables = max(1, math.ceil(len(measures) / MEASURES_A_TABLE))
-    size = max(1, math.ceil(len(measures) / tables))
-    groups = [measures[at : at + size] for at in range(0, len(measures), size)]
+    """Table 3: means of each measure, baseline beside ours, with the paper's test and Holm's correction; and
+    people's preferences where there are any.
+    """
+    columns = _columns(study)
+    tables = max(1, math.ceil(len(columns) / MEASURES_A_TABLE))
+    size = max(1, math.ceil(len(columns) / tables))
+    groups = [columns[at : at + size] for at in range(0, len(columns), size)]
     made = []
     for number, group in enumerate(groups, start=1):
         caption = "Quality, in the layout of the paper's Table 3"
         caption += f", part {number} of {len(groups)}" if len(groups) > 1 else ""
         rows = [
-            (
-                cell.model,
-                [cell.method, arm, *(c for m in group for c in _quality(study.quality(cell, arm, m.name)))],
-            )
+            (cell.model, [cell.method, arm, *(part for _, parts in group for part in parts(cell, arm))])
             for cell, arm in _arms(study)
         ]
-        made.append(_paired([_directed(measure) for measure in group], rows, caption))
-    if made:
+        made.append(_paired([head for head, _ in group], rows, caption))
+    if len(columns) > preferred(study):
         note = (
             f"{_counts(study)} Small: the difference with its interval by bootstrap over prompts; then p of "
             f"the paper's independent t-test, ✓ above {LEVEL:g}, ✗ at or below it, and Holm's; and "
@@ -75,7 +93,41 @@ def quality_tables(study: Study) -> list[Element]:
             f"{INDEPENDENT_NOTE} {HOLM_NOTE} {NOT_EQUAL_NOTE}"
         )
         made.append(element("p", note, class_="note"))
+    if preferred(study):
+        made.append(element("p", VOTES_NOTE, class_="note"))
     return made
+
+
+def _columns(study: Study) -> list[tuple[str, Callable]]:
+    """Of Table 3: a head, and what gives the cells of baseline and ours for a cell and an arm."""
+    found: list[tuple[str, Callable]] = [
+        (_directed(m), lambda cell, arm, m=m: _quality(study.quality(cell, arm, m.name)))
+        for m in study.measures
+        if m.name != CLIP_SCORE
+    ]
+    if preferred(study):
+        found.append((VOTES_HEAD, lambda cell, arm: _votes(study.votes(cell, arm))))
+    return found
+
+
+def people_parts(study: Study) -> list[Element]:
+    """What people marked and preferred, and how far the judge agrees with them."""
+    return [_from_markdown(block) for block in people_tables(study).split("\n\n")]
+
+
+def _from_markdown(block: str) -> Element:
+    """A head, a table or a paragraph; no other Markdown is written by :func:`people_tables`."""
+    if block.startswith("#"):
+        return element("h3", block.lstrip("# "))
+    if not (block.startswith("|") and "\n" in block):
+        return element("p", block, class_="note")
+    head, _, *rows = (
+        [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in block.splitlines()
+    )
+    caption = _PEOPLES[head[0]]
+    body = element("tbody", [_row(row) for row in rows])
+    return wide(element("table", element("caption", caption), _head([head]), body), caption)
 
 
 def measure_notes(study: Study) -> Element | None:
@@ -118,8 +170,8 @@ def tests_table(study: Study) -> Element:
         rows.append((row.model, [row.method, found.arm, found.type, *figures, *tests]))
     note = (
         "Percent and points. Of each test: p, and below it Holm's. "
-        f"{OVER_PICTURES_NOTE} {why_undefined([row.comparison for row in study.accuracies])}{HOLM_NOTE} Rows of all types "
-        f"together are not counted in it. {NOT_EQUAL_NOTE}"
+        f"{OVER_PICTURES_NOTE} {why_undefined([row.comparison for row in study.accuracies])}"
+        f"{HOLM_NOTE} Rows of all types together are not counted in it. {NOT_EQUAL_NOTE}"
     )
     heads += [TEST_NAMES[test] for test in TESTS]
     return _table([heads], rows, "Tests of right pictures, with Holm's correction", note)
@@ -198,6 +250,11 @@ def _quality(row: QualityRow) -> list:
     return [f"{found.baseline_mean:.3f}", [*_ours(found, ".3f", sign=sign), *tests]]
 
 
+def _votes(votes: Votes | None) -> list:
+    base, ours, words = votes_words(votes)
+    return [base, [element("strong", ours), words and element("small", words)]]
+
+
 def _small(words: str, judgement: str) -> Element:
     return element("small", words, class_=_CLASSES[judgement])
 
@@ -239,22 +296,24 @@ def _paired(heads: Sequence[str], rows: Sequence[tuple[str, list]], caption: str
 
 def _table(heads: Sequence[list], rows: Sequence[tuple[str, list]], caption: str, note: str = "") -> Element:
     """Rows under the name of the group they belong to; groups in the order in which they first occur."""
-    head = [
-        element(
-            "tr", [cell if isinstance(cell, Element) else element("th", cell, scope="col") for cell in line]
-        )
-        for line in heads
-    ]
     groups: dict[str, list] = {}
     for group, row in rows:
         groups.setdefault(group, []).append(row)
     bodies = []
     for group, entries in groups.items():
         name = element("tr", element("th", group, scope="rowgroup", colspan=len(entries[0])), class_="group")
-        lines = [
-            element("tr", element("th", row[0], scope="row"), [element("td", cell) for cell in row[1:]])
-            for row in entries
-        ]
-        bodies.append(element("tbody", name, lines))
-    made = element("table", element("caption", caption), element("thead", head), bodies)
+        bodies.append(element("tbody", name, [_row(row) for row in entries]))
+    made = element("table", element("caption", caption), _head(heads), bodies)
     return element("div", wide(made, caption), note and element("p", note, class_="note"))
+
+
+def _head(heads: Sequence[list]) -> Element:
+    lines = (
+        [cell if isinstance(cell, Element) else element("th", cell, scope="col") for cell in line]
+        for line in heads
+    )
+    return element("thead", [element("tr", line) for line in lines])
+
+
+def _row(row: Sequence) -> Element:
+    return element("tr", element("th", row[0], scope="row"), [element("td", cell) for cell in row[1:]])
