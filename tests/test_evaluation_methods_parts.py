@@ -10,7 +10,7 @@ import torch
 from sur_core.evaluation import EvalPrompt
 from sur_core.evaluation.methods import KINDS, PromptWeighting, Segmenter, canny, make_method
 from sur_core.evaluation.methods.ade20k import CLASSES, palette
-from sur_core.evaluation.methods.weighting import weighted
+from sur_core.evaluation.methods.weighting import _check_read_back, weighted
 from tests.evaluation_runs import PROMPTS
 from tests.method_models import PLAIN_KINDS, blocks, method, segmenter_folder, table, write_segmenter
 
@@ -142,6 +142,7 @@ TRICKY = [
     "a cat - and dog + show; two red apples.",
     "it's red. (Really red!), 100% red_ish & red/blue: red?",
     "red",
+    "a brick-red wall, a red-brown dog - and a red door",
 ]
 
 
@@ -149,6 +150,7 @@ def test_weights_stand_on_whole_words_only():
     assert weighted(TRICKY[0], ["red", "blue dog"], 1.3) == "a (red)1.3 cat near a (blue dog)1.3"
     assert weighted(TRICKY[2], ["red"], 0.8) == "infrared is not (red)0.8; nor is reddish"
     assert weighted("a (red) cat", ["red"], 1.5) == "a \\((red)1.5\\) cat"
+    assert weighted("a snow-white, white cat", ["white", "snow"], 1.3) == "a snow-white, (white)1.3 cat"
 
 
 @pytest.mark.parametrize("text", ['a "red" sign', "a red cat-", "red C++ book", "red \\ blue"])
@@ -169,6 +171,14 @@ def test_compel_reads_back_the_text_and_the_weights(text):
     assert "".join(plain.split()) == "".join(text.split())
     heavy = [fragment.text.lower() for fragment in fragments if fragment.weight != 1]
     assert heavy and set(heavy) == {"red"}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("compel") is None, reason="compel is not installed")
+@pytest.mark.parametrize("read", ["a (red)1.5 dog", "a snow-(red)1.5 cat", "a (red)1.4 cat", "a red++ cat"])
+def test_a_text_that_compel_would_read_otherwise_is_refused(read):
+    _check_read_back("a red cat", "a (red)1.5 cat", 1.5)
+    with pytest.raises(ValueError, match="compel reads .*; write the weighted prompts into a file"):
+        _check_read_back("a red cat", read, 1.5)
 
 
 @pytest.fixture
