@@ -15,7 +15,8 @@ so that they are for development. ``final``: another hundred a type, none of the
 part in it.
 """
 JUDGE = "small_world.judge:make_judge"
-DEMO_CONFIG = HERE / "demo.toml"
+DEMO_CONFIG, LLMDIFF_CONFIG = HERE / "demo.toml", HERE / "llmdiff.toml"
+"""How the two systems are trained."""
 
 
 @dataclass(frozen=True)

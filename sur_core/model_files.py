@@ -89,7 +89,7 @@ class ModelFolder:
         }
         hint = f"; set variant to one of {sorted(variants)}" if variants else ""
         raise ModelFileError(
-            f"{self.name}: {component} has no weights: expected {safe}{dot}.safetensors in "
+            f"{self.name}: {component or 'the model'} has no weights: expected {safe}{dot}.safetensors in "
             f"{self.root / component}, found {others or 'nothing'}{hint or f'; {self.advice}'}"
         )
 
@@ -101,7 +101,7 @@ class ModelFolder:
                 check_safetensors(path)
         # transformers and diffusers disagree on the name of this argument in versions still in use.
         kind = {"dtype" if module_class.__module__.startswith("transformers") else "torch_dtype": dtype}
-        with told_in_words(f"{self.name}: {component} could not be read"):
+        with told_in_words(f"{self.name}: {component or 'the model'} could not be read"):
             module, report = module_class.from_pretrained(
                 self.root,
                 subfolder=component,
@@ -114,8 +114,8 @@ class ModelFolder:
         problems = sorted(report["missing_keys"]) + [str(key) for key in report.get("mismatched_keys") or ()]
         if problems:
             raise ModelFileError(
-                f"{self.name}: {component} is incomplete: {len(problems)} weights are missing or of another "
-                f"shape than its config.json says, such as {problems[0]}. Download the model again"
+                f"{self.name}: {component or 'the model'} is incomplete: {len(problems)} weights are missing "
+                f"or of another shape than its config.json says, such as {problems[0]}. Download it again"
             )
         return module
 
@@ -163,7 +163,7 @@ class HubFolder(ModelFolder):
                 # The snapshot's own name is its commit, so that all files are of one moment.
                 found = hf_hub_download(
                     self.name,
-                    f"{component}/{name}",
+                    f"{component}/{name}".lstrip("/"),  # models of one part lie in no subfolder
                     revision=self.root.name,
                     local_files_only=self._local_files_only,
                 )
@@ -246,6 +246,17 @@ def check_safetensors(path: Path) -> None:
         raise ModelFileError(
             f"{path}: not a readable safetensors file ({error}). It may be truncated; download it again"
         ) from error
+
+
+def check_weights(source: ModelFolder, component: str = "") -> None:
+    """That a folder of this machine has a component's weights, and whole; no number is read. Those on the hub
+    would have to be fetched for it, and are taken for good. ModelFileError.
+    """
+    if type(source) is not ModelFolder:
+        return
+    for path in source.weights(component):
+        if path.suffix == ".safetensors":
+            check_safetensors(path)
 
 
 @contextmanager

@@ -44,7 +44,8 @@ def random_llmdiff(
 ) -> LLMDiffAdapter:
     """An adapter that has left its zero start."""
     layers = layers or (LayerShape(16, 2, 8),)
-    config = LLMDiffConfig(LLM_WIDTH, LLM_BLOCKS, context, layers, **config)
+    sizes = {"llm_width": LLM_WIDTH, "llm_blocks": LLM_BLOCKS, "context_width": context, "layers": layers}
+    config = LLMDiffConfig(**(sizes | config))
     adapter = new_llmdiff_adapter(config, seed, **LLM)
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():

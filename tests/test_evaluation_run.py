@@ -20,7 +20,7 @@ from sur_core.evaluation import (
     share_of_gap,
 )
 from sur_core.evaluation.statistics import NOT_EQUAL_NOTE
-from sur_core.evaluation.tables import INDEPENDENT_NOTE
+from sur_core.evaluation.tables import INDEPENDENT_NOTE, OVER_PICTURES_NOTE
 from tests.evaluation_runs import PROMPTS, ChannelJudge, adapter_file, clip_folder, pipeline, pixels_of, run
 from tests.helpers import killed_at_a_rename
 
@@ -391,7 +391,7 @@ def test_every_table_says_that_p_is_no_proof_of_equality(finished):
     assert all(INDEPENDENT_NOTE in part for part in parts[:2]), (
         "beside the paper's p stands what is wrong with it"
     )
-    assert all("all tests take the pictures of one prompt for independent" in part for part in parts[2:])
+    assert all(OVER_PICTURES_NOTE in part for part in parts[2:]), "and beside all others which one to rely on"
     assert "nan" not in all_tables(finished).lower()
     assert (finished.settings.output_dir / "tables.md").read_text("utf-8") == all_tables(finished)
 

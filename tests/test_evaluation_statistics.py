@@ -11,7 +11,7 @@ from scipy import stats
 
 from sur_core.evaluation import compare, kid_of_arms, kid_value, resample_means, share_of_gap
 from sur_core.evaluation.kid import _estimator, _groups
-from sur_core.evaluation.statistics import independent_t, mcnemar, paired_t, paired_t_interval
+from sur_core.evaluation.statistics import by_prompt_t, independent_t, mcnemar, paired_t, paired_t_interval
 
 
 def samples(kind: str, seed: int, size: int = 30) -> tuple[np.ndarray, np.ndarray]:
@@ -57,6 +57,33 @@ def test_paired_t_and_its_interval(kind, seed):
     )
     bounds, interval = expected.confidence_interval(0.9), paired_t_interval(ours, base, 0.9)
     assert (interval.low, interval.high) == pytest.approx((bounds.low, bounds.high))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_test_over_prompts_is_of_their_means(seed):
+    """Prompts in any order, with pictures in any number."""
+    draw = np.random.default_rng(seed)
+    prompts = draw.permutation(np.repeat([f"p{number}" for number in range(9)], draw.integers(1, 6, 9)))
+    ours, base = draw.normal(0.3, 1, len(prompts)), draw.normal(0, 1, len(prompts))
+    means = [[part[prompts == name].mean() for name in np.unique(prompts)] for part in (ours, base)]
+    expected = stats.ttest_rel(*means)
+    found = compare("a", "b", ours, base, prompts, ["x"] * len(prompts), measure="siglip").by_prompt
+    assert (found.statistic, found.p) == pytest.approx((expected.statistic, expected.pvalue))
+    assert found.degrees == 8
+
+
+def test_the_test_over_prompts_holds_where_those_over_pictures_find_what_is_not_there():
+    """An arm that helps some prompts and harms others as much, of each twenty pictures: no difference."""
+    draw, prompts = np.random.default_rng(0), np.repeat(np.arange(12), 20)
+    wrong = {"by_prompt": 0, "paired": 0, "independent": 0}
+    for _ in range(300):
+        ours = np.repeat(draw.normal(0, 1, 12), 20) + draw.normal(0, 0.5, 240)
+        base = draw.normal(0, 0.5, 240)
+        found = {"by_prompt": by_prompt_t(ours, base, prompts), "paired": paired_t(ours, base)}
+        found["independent"] = independent_t(ours, base)
+        for name, test in found.items():
+            wrong[name] += test.p < 0.05
+    assert wrong["by_prompt"] < 30 and min(wrong["paired"], wrong["independent"]) > 120
 
 
 @pytest.mark.parametrize(
@@ -110,6 +137,12 @@ def test_so_is_a_paired_test(ours, base, note):
         warnings.simplefilter("error")
         assert note in paired_t(ours, base).note and paired_t(ours, base).p is None
         assert paired_t_interval(ours, base).low is None and note in paired_t_interval(ours, base).note
+
+
+def test_one_prompt_has_no_test_over_prompts_and_equal_prompts_have_none():
+    assert "two prompts or more" in by_prompt_t([1, 0, 1], [0, 0, 1], ["p"] * 3).note
+    found = by_prompt_t([1, 0, 1, 1], [0, 1, 1, 1], ["p", "p", "q", "q"])
+    assert found.p is None and found.note == "every prompt is equal"
 
 
 def test_marks_all_alike_in_one_arm_warn_of_nothing():

@@ -2,8 +2,11 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,45 @@ def test_what_is_published_holds_no_tests_and_nothing_the_registry_forbids():
     ]:
         text = path.read_text(encoding="utf8")
         assert not re.search(r"(?<![.\w])(eval|exec)\(|subprocess|os\.system|weights_only=False", text), path
+
+
+def test_pip_installs_every_folder_of_the_library():
+    """What is in the tree but not listed is missing after pip install, and only there."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf8")
+    listed = set(re.findall(r'"([\w.]+)"', re.search(r"^packages = \[(.*?)^\]", text, re.M | re.S)[1]))
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "sur_core").rglob("*.py")}
+    assert listed == {".".join(folder.parts) for folder in folders}
+    data = text.split("[tool.setuptools.package-data]")[1].split("\n[")[0]
+    patterns = {
+        path
+        for package, names in re.findall(r'^"([\w.]+)" = \[(.*?)\]', data, re.M)
+        for name in re.findall(r'"(.+?)"', names)
+        for path in (ROOT / package.replace(".", "/")).glob(name)
+    }
+    others = {
+        path
+        for path in (ROOT / "sur_core").rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert others == {path for path in patterns if path.is_file()}
+
+
+@pytest.mark.skipif(not find_spec("setuptools"), reason="setuptools builds the wheel")
+def test_a_wheel_holds_every_file_of_the_library(tmp_path):
+    source = tmp_path / "source"
+    skipped = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(ROOT / "sur_core", source / "sur_core", ignore=skipped)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    flags = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", tmp_path)
+    command = [sys.executable, "-m", "pip", "wheel", *flags, source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        there = {name for name in archive.namelist() if name.startswith("sur_core/")}
+    files = (path for path in (source / "sur_core").rglob("*") if path.is_file())
+    assert there == {path.relative_to(source).as_posix() for path in files}
 
 
 def copy_pack(folder: Path) -> Path:

@@ -9,7 +9,8 @@ import pytest
 from sur_core.training_config import TrainingConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "train" / "configs"
-FILES = sorted(FOLDER.glob("*.toml"))
+FILES = sorted(path for path in FOLDER.glob("*.toml") if not path.stem.startswith("study_"))
+"""Of training; a study's are read in test_evaluation_study_config."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -10,7 +10,21 @@ import sys
 
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries would bury the one sentence that counts
 
-from . import cache, check, convert, demo, evaluate, fit, info, surd, vectors, world  # noqa: E402
+from . import (  # noqa: E402
+    cache,
+    check,
+    convert,
+    demo,
+    evaluate,
+    evaluate_preference,
+    evaluate_report,
+    evaluate_sheet,
+    fit,
+    info,
+    surd,
+    vectors,
+    world,
+)
 
 COMMANDS = {
     "surd": surd,
@@ -19,11 +33,16 @@ COMMANDS = {
     "cache": cache,
     "fit": fit,
     "evaluate": evaluate,
+    "evaluate sheet": evaluate_sheet,
+    "evaluate preference": evaluate_preference,
+    "evaluate report": evaluate_report,
     "demo": demo,
     "convert": convert,
     "info": info,
     "world": world,
 }
+_MERGING = ("evaluate sheet", "evaluate preference")
+_STEPS = ("make", "merge", "-h", "--help")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,7 +67,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for name, module in COMMANDS.items():
         summary = module.__doc__.splitlines()[0]
         module.add_arguments(commands.add_parser(name, help=summary, description=summary))
-    options, unknown = parser.parse_known_args([_with_hyphens(argument) for argument in arguments])
+    options, unknown = parser.parse_known_args([_with_hyphens(argument) for argument in _joined(arguments)])
     if unknown:
         command = commands.choices[options.command]
         flags = [flag for action in command._actions for flag in action.option_strings]
@@ -56,6 +75,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         hint = f"; did you mean {near[0]}?" if near else ""
         command.error(f"unknown argument {unknown[0]}{hint}")
     return options
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """With a command of two words as one argument. People's answers without a step are to be merged."""
+    words, rest = " ".join(arguments[:2]), arguments[2:]
+    if words not in COMMANDS or len(arguments) < 2:
+        return arguments
+    if words in _MERGING and any(word.endswith(".json") for word in rest) and rest[0] not in _STEPS:
+        rest = ["merge", *rest]
+    return [words, *rest]
 
 
 def _with_hyphens(argument: str) -> str:

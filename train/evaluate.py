@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 from pathlib import Path
 
-from sur_core import read_passport
 from sur_core.evaluation import (
     Arm,
     EvaluationSettings,
     EvaluationStopped,
     accuracy_table,
+    adapter_arm,
     check_inputs,
     evaluate,
-    load_judge,
     load_prompts,
     open_pipeline,
     quality_table,
+    trained_amount,
 )
+from sur_core.evaluation.judging import make_judge
+from sur_core.evaluation.judging.settings import settled
+from sur_core.evaluation.judging.settings import with_device as judge_on
+from sur_core.evaluation.report import REPORT
 from sur_core.evaluation.settings import DTYPES, SCHEDULERS
+from sur_core.evaluation.study_config import load_study, with_device
+from sur_core.evaluation.study_run import run_study
+from sur_core.evaluation.study_tables import tables_at_a_glance
+from sur_core.processes import ALONE, Processes
 
-from .common import Bars, quiet_libraries
+from .common import Bars, all_processes, quiet_libraries
 
 BASE, BASE_COMPLEX = "base", "base, complex prompt"
+_NEEDED = ("pretrained_model_name_or_path", "prompts", "output_dir")
+_WITH_CONFIG = ("command", "config", "output_dir", "device")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    words = "TOML file with a study: models x methods x adapters; only --output-dir and --device go with it"
+    parser.add_argument("--config", type=Path, metavar="FILE", help=words)
     _add_model(parser.add_argument_group("model"))
     _add_arms(parser.add_argument_group("what is compared"))
     _add_drawing(parser.add_argument_group("drawing"))
@@ -35,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_model(group) -> None:
     add = group.add_argument
     words = "diffusers folder, hub id or checkpoint file of SD 1.x, SD 2.x or SDXL"
-    add("--pretrained-model-name-or-path", required=True, metavar="MODEL", help=words)
+    add("--pretrained-model-name-or-path", metavar="MODEL", help=words)
     add("--family", default="", choices=("sd1", "sd2", "sdxl"), help="insist on one")
     add("--revision", default="", help="of a hub id")
     add("--variant", default="", help="such as fp16: weights named so")
@@ -48,10 +62,13 @@ def _add_model(group) -> None:
 
 def _add_arms(group) -> None:
     add = group.add_argument
-    add("--prompts", required=True, type=Path, metavar="FILE", help="prompt set, .jsonl or .toml")
+    words = "prompt set, .jsonl or .toml; or paper, narrative"
+    add("--prompts", type=Path, metavar="FILE", help=words)
     add("--types", nargs="+", default=(), metavar="TYPE", help="only prompts of these types")
     words = "adapter file; may be repeated; the name is for the tables"
     add("--adapter", action="append", default=[], metavar="[NAME=]FILE", help=words)
+    words = "the language model that LLMDiff-Adapters read: folder or hub id"
+    add("--llm", default="", metavar="LLM", help=words)
     words = "strengths of the adapter, each an arm; otherwise the one it was trained with"
     add("--eta", nargs="+", type=float, default=(), metavar="ETA", help=words)
     words = "correct the negative prompt too, as the authors' code does"
@@ -64,7 +81,7 @@ def _add_arms(group) -> None:
 def _add_drawing(group) -> None:
     add = group.add_argument
     words = "folder for pictures and tables; a stopped run goes on there"
-    add("--output-dir", required=True, type=Path, metavar="FOLDER", help=words)
+    add("--output-dir", type=Path, metavar="FOLDER", help=words)
     add("--seeds", type=int, default=10, metavar="N", help="pictures of each prompt, seeds 0 to N-1 (10)")
     add("--seed-list", nargs="+", type=int, metavar="SEED", help="instead: these seeds")
     add("--steps", type=int, default=20, metavar="N", help="denoising steps (20)")
@@ -77,8 +94,9 @@ def _add_drawing(group) -> None:
 
 def _add_marks(group) -> None:
     add = group.add_argument
-    words = "who says whether a picture is right, such as small_world.judge:make_judge"
-    add("--judge", metavar="MODULE:CALLABLE", help=words)
+    words = "who says whether a picture is right: detector:MODEL, vlm:MODEL, a .toml file with [judge], or "
+    words += "module:callable such as small_world.judge:make_judge"
+    add("--judge", metavar="JUDGE", help=words)
     add("--clip", type=Path, metavar="FOLDER", help="transformers CLIPModel, for CLIP Score and cosine")
     words = "pictures that KID compares with; needs --clip; a file PROMPT_ID-NUMBER is of that prompt"
     add("--reference", type=Path, metavar="FOLDER", help=words)
@@ -87,6 +105,60 @@ def _add_marks(group) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    processes, device = _processes(options.device)
+    try:
+        with Bars(processes.is_main) as bars:
+            return (_run_study if options.config else _run_one)(options, processes, device, bars)
+    except EvaluationStopped as stopped:
+        if processes.is_main:
+            print(stopped)
+        return 128 + stopped.signal
+
+
+def _run_study(options: argparse.Namespace, processes: Processes, device: str, bars: Bars) -> int:
+    if others := [name for name in _given(options) if name not in _WITH_CONFIG]:
+        flag = "--" + others[0].replace("_", "-")
+        raise ValueError(f"{flag} does not go with --config; set it in {options.config}")
+    config = load_study(options.config, options.output_dir)
+    if options.device != "auto":
+        config = with_device(config, options.device)
+    quiet_libraries("diffusers", "transformers")
+    own = device if processes.count > 1 or options.device != "auto" else ""
+    study = run_study(config, bars, processes, own, _command(options))
+    if study is not None:
+        places = f"all tables: {study.folder / 'study.md'}; with pictures: {study.folder / REPORT}"
+        print(f"{tables_at_a_glance(study)}; {places}")
+    return 0
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What made a study, as it can be typed again."""
+    words = ["python", "-m", "train", "evaluate", "--config", str(options.config)]
+    words += [] if options.output_dir is None else ["--output-dir", str(options.output_dir)]
+    return shlex.join(words + ([] if options.device == "auto" else ["--device", options.device]))
+
+
+def _given(options: argparse.Namespace) -> list[str]:
+    """The settings that are not as they would be without any flag."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    plain = vars(parser.parse_args([]))
+    return [name for name, value in vars(options).items() if name not in plain or value != plain[name]]
+
+
+def _processes(device: str) -> tuple[Processes, str]:
+    """Which of several processes this is, and its device."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return ALONE, device
+    processes, own = all_processes(device)
+    return processes, str(own)
+
+
+def _run_one(options: argparse.Namespace, processes: Processes, device: str, bars: Bars) -> int:
+    for name in _NEEDED:
+        if getattr(options, name) is None:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"{flag} is missing; give it, or a whole study by --config FILE")
     settings = EvaluationSettings(
         output_dir=options.output_dir,
         seeds=_seeds(options),
@@ -103,30 +175,35 @@ def run(options: argparse.Namespace) -> int:
         bootstrap_seed=options.bootstrap_seed,
     )
     prompts, arms = load_prompts(options.prompts, options.types), make_arms(options)
-    judge = load_judge(options.judge) if options.judge else None
+    judge = make_judge(_judge_settings(options)) if options.judge and processes.is_main else None
     # Before the model is opened, which takes its time.
     check_inputs(prompts, arms, judge, options.clip, options.reference)
-    try:
-        found = evaluate(
-            settings,
-            _open(options),
-            prompts,
-            arms,
-            judge=judge,
-            clip=options.clip,
-            reference=options.reference,
-            report=Bars(),
-            name=options.pretrained_model_name_or_path,
-        )
-    except EvaluationStopped as stopped:
-        print(stopped)
-        return 128 + stopped.signal
+    found = evaluate(
+        settings,
+        _open(options, device),
+        prompts,
+        arms,
+        judge=judge,
+        clip=options.clip,
+        reference=options.reference,
+        report=bars,
+        name=options.pretrained_model_name_or_path,
+        processes=processes,
+    )
+    if not processes.is_main:
+        return 0
     tables = [accuracy_table] if found.accuracies else []
     tables += [quality_table] if found.clip_scores else []
     for table in tables:
         print(table(found) + "\n")
     print(f"{len(found.pictures)} pictures; all tables: {settings.output_dir / 'tables.md'}")
     return 0
+
+
+def _judge_settings(options: argparse.Namespace):
+    """On ``--device`` if it is given, as in a study."""
+    found = settled(options.judge)
+    return found if options.device == "auto" else judge_on(found, options.device)
 
 
 def make_arms(options: argparse.Namespace) -> list[Arm]:
@@ -140,7 +217,7 @@ def make_arms(options: argparse.Namespace) -> list[Arm]:
     for name, path in _named(options.adapter):
         for eta in options.eta or (_trained_eta(path),):
             arms.append(
-                Arm(f"{name}, eta {eta:g}", adapter=path, eta=eta, to_negative=options.to_negative, **common)
+                adapter_arm(f"{name}, eta {eta:g}", path, eta, options.llm, options.to_negative, **common)
             )
     return arms
 
@@ -157,7 +234,7 @@ def _named(adapters: list[str]) -> list[tuple[str, str]]:
 
 
 def _trained_eta(path: str) -> float:
-    eta = read_passport(path).eta
+    eta = trained_amount(path)
     if eta is None:
         raise ValueError(f"{path}: does not say with which eta it was trained; give --eta")
     return eta
@@ -167,11 +244,11 @@ def _seeds(options: argparse.Namespace) -> tuple[int, ...]:
     return tuple(range(options.seeds) if options.seed_list is None else options.seed_list)
 
 
-def _open(options: argparse.Namespace):
+def _open(options: argparse.Namespace, device: str):
     quiet_libraries("diffusers", "transformers")
     return open_pipeline(
         options.pretrained_model_name_or_path,
-        device=options.device,
+        device=device,
         dtype=options.dtype,
         family=options.family,
         revision=options.revision,

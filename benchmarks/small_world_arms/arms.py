@@ -31,6 +31,10 @@ class TrainedArm:
     mix: bool = False
 
     @property
+    def is_llmdiff(self) -> bool:
+        return self.settings.get("system") == "llmdiff"
+
+    @property
     def slug(self) -> str:
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
@@ -101,6 +105,22 @@ def authors(plan: Plan, costs: Costs, count: int) -> Rows:
     }
 
 
+def llmdiff(plan: Plan, costs: Costs, count: int) -> Rows:
+    """The other system, for the compute of the default. In the text encoder's place it begins with no text at
+    all, so that it is trained longer too.
+    """
+    steps = costs.full_steps_worth(plan.config)
+    settings = {"system": "llmdiff", "full_steps": steps}
+    keep, drop = ({**settings, "llmdiff_clip": clip} for clip in ("keep", "drop"))
+    longer = TrainedArm("llmdiff drop longer", {**drop, "full_steps": 3 * steps})
+    return {
+        "SUR (default)": DEFAULT,
+        "LLMDiff beside the text encoder": TrainedArm("llmdiff keep", keep),
+        "LLMDiff in the text encoder's place": TrainedArm("llmdiff drop", drop),
+        "the same, three times as long": longer,
+    }
+
+
 ABLATIONS = {
     "value": value,
     "layers": layers,
@@ -108,4 +128,5 @@ ABLATIONS = {
     "start": start,
     "stages": stages,
     "authors": authors,
+    "llmdiff": llmdiff,
 }

@@ -16,7 +16,7 @@ import torch
 
 from small_world.dataset import unseen_words
 from sur_core import adapt, load_adapter
-from sur_core.evaluation import ALL, Arm, EvalPrompt, Evaluation
+from sur_core.evaluation import ALL, Arm, EvalPrompt, Evaluation, adapter_arm
 from sur_core.evaluation.text import PromptEncoder, Request
 from sur_core.training_log import read_log
 
@@ -43,10 +43,12 @@ class Bench:
     say: Callable[[str], None]
 
     def arms(self, arm: TrainedArm, label: str, eta: float | None = None) -> list[Arm]:
-        """An arm for each training seed."""
-        eta = self.plan.eta if eta is None else eta
+        """An arm for each training seed. ``eta``: if it is not given that of training, or 1 for LLMDiff."""
+        llm = str(self.plan.models.llm)
+        if eta is None:
+            eta = 1.0 if arm.is_llmdiff else self.plan.eta
         return [
-            Arm(f"{label}, seed {seed}", adapter=self.workshop.adapter(arm, seed), eta=eta)
+            adapter_arm(f"{label}, seed {seed}", self.workshop.adapter(arm, seed), eta, llm)
             for seed in self.plan.training_seeds
         ]
 

@@ -30,6 +30,7 @@ _TITLES = {
     "terms": ("LLM and complex-prompt terms (paper: Table 5)", "terms"),
     "start": ("Start of phi_1 (paper: Fig. 6)", "phi_1"),
     "stages": ("Stages at equal compute", "stages"),
+    "llmdiff": ("The other system: LLMDiff-Adapter", "adapter"),
     "authors": ("As the authors' code, difference by difference", "training step"),
 }
 
@@ -234,6 +235,14 @@ def _ablation(name: str, found: dict) -> list[str]:
         parts.append(
             "Numbers of steps are such that all rows cost about what the default costs, by the seconds of an "
             "align and of a full step, which were measured by turns before the first training."
+        )
+    if name == "llmdiff":
+        parts.append(
+            "LLMDiff reads the simple prompts with the tiny language model of this world, which for SUR only "
+            "made the knowledge vectors; `small_world/llmdiff.toml` has its settings. Its steps are full "
+            "ones, as many as the default's whole training is worth by SUR's seconds a step. *Beside*: the "
+            "text encoder is still heard. *In its place*, as in the paper: it is not, and training begins "
+            "with no text at all."
         )
     if "curves" in found:
         parts += ["Losses, means over the training seeds and over the steps since the row before:"]

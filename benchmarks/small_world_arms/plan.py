@@ -10,14 +10,16 @@ from pathlib import Path
 
 from small_world.dataset import ROWS
 from small_world.demo import DemoSettings
-from small_world.places import DEMO_CONFIG, PROMPT_SETS, Models
+from small_world.places import DEMO_CONFIG, LLMDIFF_CONFIG, PROMPT_SETS, Models
 from sur_core.evaluation import EvalPrompt, load_prompts
+from sur_core.llmdiff.training import OF_SUR
 from sur_core.model_files import fingerprint
 from sur_core.training_config import TrainingConfig, check_setting
 
 ROOT = Path(__file__).resolve().parents[2]
-GROUPS = ("main", "quality", "eta", "value", "layers", "terms", "start", "stages", "authors")
+GROUPS = ("main", "quality", "eta", "value", "layers", "terms", "start", "stages", "authors", "llmdiff")
 LONG = {"align_steps": 5000, "full_steps": 8000, "learning_rate": 7e-4}
+_SUR_ONLY = ("align_steps", "full_steps", "eta", "lambda_llm", "lambda_cp", *OF_SUR)
 _NO_RESULT = ("work_dir", "page", "figures", "models", "training_seeds", "groups", "batch_size")
 
 
@@ -103,6 +105,12 @@ class Plan:
         """Training of the default adapter, but for model, data and folders."""
         return TrainingConfig.load(DEMO_CONFIG, **{"eta": self.eta, **self.training})
 
+    @cached_property
+    def llmdiff_config(self) -> TrainingConfig:
+        """Training of an LLMDiff-Adapter, the same way."""
+        shared = {name: value for name, value in self.training.items() if name not in _SUR_ONLY}
+        return TrainingConfig.load(LLMDIFF_CONFIG, llm=str(self.models.llm), **shared)
+
     def prompts(self, which: Path) -> tuple[EvalPrompt, ...]:
         """The prompts of a set, or the first of each type."""
         found, count = [], {}
@@ -119,9 +127,15 @@ class Plan:
         root = self.models.root
         return fingerprint([(path.relative_to(root).as_posix(), path) for path in files if path.is_file()])
 
+    def identity_of(self, group: str) -> str:
+        """Hex hash of everything that decides a group's figures, but for the training seeds."""
+        if group != "llmdiff":
+            return self.identity
+        return hashed([self.identity, settings_that_count(self.llmdiff_config)])
+
     @cached_property
     def identity(self) -> str:
-        """Hex hash of everything that decides the figures, but for the training seeds."""
+        """The same of all groups of SUR-adapters alone."""
         values = {name: value for name, value in asdict(self).items() if name not in _NO_RESULT}
         values |= {name: fingerprint([("", values[name])]) for name in ("large", "paper")}
         return hashed([values, settings_that_count(self.config), self.models_fingerprint])

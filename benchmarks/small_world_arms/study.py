@@ -137,7 +137,7 @@ class Study:
 
     def _keep(self, name: str, figures: dict) -> None:
         figures = {"training_seeds": list(self.plan.training_seeds), **figures}
-        content = {"identity": self.plan.identity, "figures": as_json(figures)}
+        content = {"identity": self.plan.identity_of(name), "figures": as_json(figures)}
         with atomic_write(self.plan.work_dir / "groups" / f"{name}.json") as file:
             file.write(json.dumps(content).encode("utf-8"))
 
@@ -147,7 +147,7 @@ class Study:
         for name in GROUPS:
             path = self.plan.work_dir / "groups" / f"{name}.json"
             found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-            if found.get("identity") == self.plan.identity:
+            if found.get("identity") == self.plan.identity_of(name):
                 groups[name] = found["figures"]
         seconds = self._seconds()
         return {

@@ -41,7 +41,7 @@ class Workshop:
     def config(self, arm: TrainedArm, seed: int) -> TrainingConfig:
         """All settings of an arm's training."""
         plan, work = self.plan, self.plan.work_dir
-        config = plan.config.with_values(
+        config = (plan.llmdiff_config if arm.is_llmdiff else plan.config).with_values(
             pretrained_model_name_or_path=str(plan.models.base),
             data=str(work / f"surd-{plan.rows}-{seed}"),
             cache_dir=str(work / "cache"),

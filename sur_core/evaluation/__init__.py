@@ -14,7 +14,7 @@
 Importing this needs torch, numpy and safetensors; drawing needs diffusers, CLIP transformers, tests scipy.
 """
 
-from .arms import Arm
+from .arms import Arm, adapter_arm, trained_amount
 from .evaluation import Accuracy, ClipScore, Evaluation, Picture
 from .image_text import ImageTextModel, clip_score_share, cosines
 from .judges import Judge, Verdict, load_judge
@@ -41,6 +41,8 @@ __all__ = [
     "ALL",
     "Accuracy",
     "Arm",
+    "adapter_arm",
+    "trained_amount",
     "ClipScore",
     "Comparison",
     "EvalPrompt",

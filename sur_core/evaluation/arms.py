@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..checkpoint import read_passport
 from ..conditioning import check_eta
+from ..llmdiff.attention import check_strength
+from ..llmdiff.checkpoint import is_llmdiff_file, read_llmdiff_passport
 from .prompt_sets import EvalPrompt
 
 TEXTS = ("simple", "complex")
@@ -23,6 +26,9 @@ class Arm:
         adapter: adapter file that corrects the text's embedding, or ``None``.
         eta: its strength, 0..1 (Eq. 7). With 0 the pictures are those of the arm without an adapter.
         to_negative: correct the negative prompt's embedding too, as the authors' code does.
+        llmdiff: LLMDiff-Adapter that drives the UNet, with or without a SUR-adapter, or ``None``.
+        strength: its strength, 0..1. The negative prompt is always read by the language model too.
+        llm: the language model it reads: folder or hub id.
         negative_prompt: what not to draw; ``""`` means none, and is treated as diffusers treats none.
     """
 
@@ -32,6 +38,9 @@ class Arm:
     eta: float = 0.0
     to_negative: bool = False
     negative_prompt: str = ""
+    llmdiff: str | os.PathLike | None = None
+    strength: float = 0.0
+    llm: str = ""
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name.strip():
@@ -41,15 +50,61 @@ class Arm:
                 raise ValueError(f"text is {self.text!r}; expected 'simple' or 'complex'")
             if self.adapter is None and (self.eta or self.to_negative):
                 raise ValueError("eta and to_negative need an adapter file; none is given")
+            if self.llmdiff is None and (self.strength or self.llm):
+                raise ValueError("strength and llm need an LLMDiff-Adapter file; none is given")
+            if self.llmdiff is not None and not self.llm:
+                raise ValueError(
+                    f"{self.llmdiff} is an LLMDiff-Adapter, which reads prompts with a language model; give "
+                    "its folder as llm"
+                )
             object.__setattr__(self, "eta", check_eta(self.eta))
+            object.__setattr__(self, "strength", check_strength(self.strength))
         except ValueError as error:
             raise ValueError(f"arm {self.name!r}: {error}") from None
-        if self.adapter is not None:
-            object.__setattr__(self, "adapter", Path(self.adapter))
+        for name in ("adapter", "llmdiff"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
 
     def text_of(self, prompt: EvalPrompt) -> str:
         """What this arm draws for a prompt."""
         return prompt.prompt if self.text == "simple" else prompt.complex
+
+
+def adapter_arm(
+    name: str, path: str | os.PathLike, amount: float, llm: str = "", to_negative: bool = False, **others
+) -> Arm:
+    """The arm of an adapter file of either system.
+
+    Args:
+        amount: eta of a SUR-adapter, strength of an LLMDiff-Adapter.
+        llm: for LLMDiff; with a SUR-adapter it is not used.
+
+    Raises:
+        ValueError: an LLMDiff-Adapter without ``llm``, or with ``to_negative``, which is SUR's.
+        OSError: the file cannot be read.
+    """
+    if not is_llmdiff_file(path):
+        return Arm(name, adapter=path, eta=amount, to_negative=to_negative, **others)
+    if to_negative:
+        raise ValueError(
+            f"{path}: to_negative is for SUR-adapters; an LLMDiff-Adapter reads every negative prompt"
+        )
+    return Arm(name, llmdiff=path, strength=amount, llm=str(llm), **others)
+
+
+def trained_amount(path: str | os.PathLike) -> float | None:
+    """With how much of an adapter to draw: a SUR-adapter's eta in training, ``None`` where its file does not
+    say; 1 for LLMDiff.
+    """
+    return 1.0 if is_llmdiff_file(path) else read_passport(path).eta
+
+
+def check_adapter_files(arm: Arm) -> None:
+    """AdapterFileError or OSError if a file is not what the arm takes it for."""
+    if arm.adapter is not None:
+        read_passport(arm.adapter)
+    if arm.llmdiff is not None:
+        read_llmdiff_passport(arm.llmdiff)
 
 
 def check_arms(arms: Sequence[Arm], prompts: Sequence[EvalPrompt]) -> None:

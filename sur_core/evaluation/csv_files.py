@@ -16,7 +16,7 @@ from .statistics import ALL, Comparison
 PICTURE_COLUMNS = ("arm", "type", "prompt_id", "seed", "right", "why", "cosine", "clip_share", "path", "text")
 _COMPARED = (
     *("difference", "low", "high", "paired_t_low", "paired_t_high"),
-    *("p_independent", "p_welch", "p_paired", "p_mcnemar"),
+    *("p_independent", "p_welch", "p_paired", "p_by_prompt", "p_mcnemar"),
 )
 _KID = ("kid", "kid_low", "kid_high", "kid_difference", "kid_difference_low", "kid_difference_high")
 TABLE_COLUMNS = (
@@ -63,17 +63,19 @@ def _row(evaluation: Evaluation, arm: str, kind: str) -> dict:
     for found in evaluation.comparisons:
         if (found.arm, found.type) == (arm, kind):
             prefix = "" if found.measure == "right" else f"{found.measure}_"
-            row |= {prefix + name: value for name, value in _compared(found).items()}
+            row |= {prefix + name: value for name, value in compared(found).items()}
     if evaluation.kids and kind == ALL:
         row |= _kid(evaluation.kid(arm))
     return row
 
 
-def _compared(found: Comparison) -> dict[str, float | None]:
+def compared(found: Comparison) -> dict[str, float | None]:
+    """The figures of a comparison as columns have them."""
     values = (
         *(found.difference, found.over_prompts.low, found.over_prompts.high),
         *(found.paired_interval.low, found.paired_interval.high),
-        *(found.independent.p, found.welch.p, found.paired.p, found.mcnemar and found.mcnemar.p),
+        *(found.independent.p, found.welch.p, found.paired.p, found.by_prompt.p),
+        found.mcnemar and found.mcnemar.p,
     )
     return dict(zip(_COMPARED, values, strict=True))
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from ..model_files import ModelFileError, fingerprint, told_in_words
+from .memory import room_for
+from .versions import marking_versions
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,9 @@ class ImageTextModel:
         self.folder, self.device, self.batch_size = Path(folder), torch.device(device), batch_size
         files = check_folder(self.folder)
         self.fingerprint = fingerprint(files)
-        """Hex hash of the files: equal fingerprints give equal features."""
+        """Hex hash of the files."""
+        self.conditions = _hashed(self.fingerprint, self.device.type, batch_size, *marking_versions())
+        """Hex hash of all that decides a feature besides the picture: equal ones give equal features."""
         with told_in_words(f"{self.folder}: not a usable CLIP model"):
             self._model, report = _clip_class().from_pretrained(
                 self.folder, local_files_only=True, use_safetensors=True, output_loading_info=True
@@ -45,7 +49,8 @@ class ImageTextModel:
                 f"{self.folder}: the CLIP model is incomplete: {len(missing)} weights are missing, such as "
                 f"{missing[0]}. Download or copy it again"
             )
-        self._model = self._model.float().to(self.device).eval().requires_grad_(False)
+        with room_for(f"{self.folder}: CLIP", self.device, "Take device 'cpu' or a smaller model"):
+            self._model = self._model.float().to(self.device).eval().requires_grad_(False)
 
     @property
     def logit_scale(self) -> float:
@@ -58,9 +63,11 @@ class ImageTextModel:
         parts = []
         for start in range(0, len(pictures), self.batch_size):
             batch = list(pictures[start : start + self.batch_size])
-            pixels = self._processor(images=batch, return_tensors="pt")["pixel_values"].to(self.device)
-            pooled = self._model.vision_model(pixel_values=pixels).pooler_output
-            parts.append(self._model.visual_projection(pooled).float().cpu())
+            pixels = self._processor(images=filled(batch, self.batch_size), return_tensors="pt")[
+                "pixel_values"
+            ]
+            pooled = self._model.vision_model(pixel_values=pixels.to(self.device)).pooler_output
+            parts.append(self._model.visual_projection(pooled).float().cpu()[: len(batch)])
         return torch.cat(parts) if parts else torch.empty(0, self._model.config.projection_dim)
 
     @torch.no_grad()
@@ -75,12 +82,26 @@ class ImageTextModel:
                 if len(ids) > limit:
                     log.warning("CLIP reads %d tokens only; cut: %r", limit, text)
             ids = self._tokenizer(
-                batch, padding="max_length", truncation=True, max_length=limit, return_tensors="pt"
+                filled(batch, self.batch_size),
+                padding="max_length",
+                truncation=True,
+                max_length=limit,
+                return_tensors="pt",
             ).to(self.device)
             mask = ids.get("attention_mask")
             pooled = self._model.text_model(input_ids=ids["input_ids"], attention_mask=mask).pooler_output
-            parts.append(self._model.text_projection(pooled).float().cpu())
+            parts.append(self._model.text_projection(pooled).float().cpu()[: len(batch)])
         return torch.cat(parts) if parts else torch.empty(0, self._model.config.projection_dim)
+
+    def hidden_part(self, height: int, width: int) -> str:
+        """What of pictures of this size is not seen, in words; "" if all is."""
+        if height == width or not getattr(self._processor, "do_center_crop", False):
+            return ""
+        side = min(height, width)
+        return (
+            f"CLIP's measures see only the middle {side} x {side} pixels of pictures of {width} x {height}, "
+            "as its image processor cuts the rest off"
+        )
 
 
 def cosines(image_features: torch.Tensor, text_features: torch.Tensor) -> np.ndarray:
@@ -120,7 +141,10 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path, model: ImageTextModel):
-        self.path, self._model = folder / f"clip-{model.fingerprint[:16]}.safetensors", model
+        self.path, self._model = (
+            folder / f"clip-{model.fingerprint[:16]}-{model.conditions[:8]}.safetensors",
+            model,
+        )
         self._features: dict[str, torch.Tensor] = {}
         self._changed = False
         if self.path.is_file():
@@ -156,6 +180,17 @@ class FeatureCache:
         with atomic_write(self.path) as file:
             file.write(save({key: value.contiguous() for key, value in self._features.items()}))
         self._changed = False
+
+
+def filled(batch: list, size: int) -> list:
+    """Up to a size with its last entry: in batches of other sizes the last digits of a feature would be
+    others, and how many are left to compute after a stop is chance.
+    """
+    return batch + batch[-1:] * (size - len(batch))
+
+
+def _hashed(*parts: object) -> str:
+    return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).hexdigest()
 
 
 def picture_digest(pixels: np.ndarray) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,8 +31,13 @@ class Verdict:
 class Judge(Protocol):
     """Marks pictures. A mark may depend on nothing but its arguments.
 
-    A judge may also have ``check(prompts)``, called with all prompts before anything is drawn; it raises
-    ``ValueError`` for a type it does not know or a truth it cannot read.
+    A judge may also have
+
+    - ``check(prompts)``, called with all prompts before anything is drawn; it raises ``ValueError`` for a
+      type it does not know or a truth it cannot read;
+    - ``mark_many(pairs)``, a verdict for each (pixels, prompt), if many at once are faster than one by one;
+    - ``note``, a sentence that reports print beside its marks;
+    - ``about``, JSON values: all that its marks depend on besides their arguments.
     """
 
     name: str
@@ -79,7 +84,22 @@ def check_judge(judge: Judge, place: str = "") -> Judge:
 
 def ask(judge: Judge, pixels: np.ndarray, prompt: EvalPrompt) -> Verdict:
     """A checked verdict. ValueError if the judge returns something else, or details that are no JSON."""
-    verdict = judge.mark(pixels, prompt)
+    return _checked(judge, judge.mark(pixels, prompt), prompt)
+
+
+def ask_many(judge: Judge, pairs: Sequence[tuple[np.ndarray, EvalPrompt]]) -> list[Verdict]:
+    """A checked verdict for each (pixels, prompt), through the judge's ``mark_many`` where it has one.
+    ValueError as :func:`ask`, or if there are more verdicts or fewer.
+    """
+    if not hasattr(judge, "mark_many"):
+        return [ask(judge, pixels, prompt) for pixels, prompt in pairs]
+    verdicts = list(judge.mark_many(pairs)) if pairs else []
+    if len(verdicts) != len(pairs):
+        raise ValueError(f"judge {judge.name!r} returned {len(verdicts)} verdicts for {len(pairs)} pictures")
+    return [_checked(judge, mark, prompt) for mark, (_, prompt) in zip(verdicts, pairs, strict=True)]
+
+
+def _checked(judge: Judge, verdict: Any, prompt: EvalPrompt) -> Verdict:
     if not isinstance(verdict, Verdict) or not isinstance(verdict.right, bool | np.bool_):
         raise ValueError(f"judge {judge.name!r} returned {verdict!r} for prompt {prompt.id!r}; not a Verdict")
     details = dict(verdict.details)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import torch
 
 from .evaluation import Accuracy, ClipScore, Evaluation
 from .image_text import FeatureCache, ImageTextModel, clip_score_share, cosines
-from .judges import Judge, Verdict, ask
+from .judges import Judge, Verdict, ask_many
 from .kid import kid_of_arms
+from .memory import room_for
 from .pictures import read_picture
 from .references import References
 from .statistics import ALL, compare
 
 _CHUNK = 64
+_ANSWERED = 0.5
 _KID_RESAMPLES = 2000  # a resample costs the square of the number of prompts and references
 
 Load = Callable[[], np.ndarray]
@@ -27,22 +30,45 @@ def add_verdicts(found: Evaluation, judge: Judge, report: Callable, pause: Calla
     """With every picture's verdict, and accuracies. A picture that several arms share is judged once."""
     prompts = {prompt.id: prompt for prompt in found.prompts}
     verdicts: dict[tuple[str, str], Verdict] = {}
-    judged, total = [], len(found.pictures)
-    for number, picture in enumerate(found.pictures, start=1):
-        key = picture.path, picture.prompt_id
-        if key not in verdicts:
-            verdicts[key] = ask(judge, read_picture(found.file(picture)), prompts[picture.prompt_id])
-        judged.append(replace(picture, verdict=verdicts[key]))
-        if number % _CHUNK == 0 or number == total:
-            report("judging", number, total)
-            pause()
-    found = replace(found, pictures=tuple(judged), about={**found.about, "judge": judge.name})
+    for start in range(0, len(found.pictures), _CHUNK):
+        chunk = found.pictures[start : start + _CHUNK]
+        new = {(one.path, one.prompt_id): found.file(one) for one in chunk}
+        new = {key: path for key, path in new.items() if key not in verdicts}
+        pairs = [(read_picture(path), prompts[id]) for (_, id), path in new.items()]
+        with room_for(f"judge {judge.name}: what it needs", "its device", "Let it take less at once"):
+            marks = ask_many(judge, pairs)
+        verdicts |= zip(new, marks, strict=True)
+        report("judging", start + len(chunk), len(found.pictures))
+        pause()
+    judged = [replace(one, verdict=verdicts[one.path, one.prompt_id]) for one in found.pictures]
+    note, settings = getattr(judge, "note", ""), getattr(judge, "about", {})
+    words = {"judge settings": json.dumps(settings, ensure_ascii=False)} if settings else {}
+    found = replace(
+        found,
+        pictures=tuple(judged),
+        about={**found.about, "judge": judge.name, **words},
+        remarks=(*found.remarks, *filter(None, [note, _unanswered(verdicts.values())])),
+    )
     accuracies = []
     for arm in found.arms:
         for kind in (*found.types, ALL):
             marks = found.marks(arm.name, kind)
             accuracies.append(Accuracy(arm.name, kind, int(marks.sum()), len(marks)))
     return replace(found, accuracies=tuple(accuracies))
+
+
+def _unanswered(verdicts: Iterable[Verdict]) -> str:
+    """How much of a question judge's answers was an answer, in words; "" if no judge tells."""
+    given = [answer for verdict in verdicts for answer in verdict.details.get("answers", ())]
+    masses = [answer["answered"] for answer in given if isinstance(answer, dict) and "answered" in answer]
+    if not masses:
+        return ""
+    low = sum(mass < _ANSWERED for mass in masses)
+    return (
+        f"of the next token that the judge's model would have said, yes and no together had a median "
+        f"probability of {np.median(masses):.2f}; in {low} of {len(masses)} answers it was below "
+        f"{_ANSWERED:g}, and such answers say little"
+    )
 
 
 def add_clip(
@@ -59,12 +85,18 @@ def add_clip(
         places.setdefault(found.file(picture), len(places))
     loads = [lambda path=path: read_picture(path) for path in places]
     try:
-        rows = _features(cache, loads, "CLIP features", report, pause)
-        others = references and _features(cache, references.loads, "reference features", report, pause)
+        with room_for(
+            f"{clip.folder}: {clip.batch_size} pictures at once", clip.device, "Take CLIP's device 'cpu'"
+        ):
+            rows = _features(cache, loads, "CLIP features", report, pause)
+            others = references and _features(cache, references.loads, "reference features", report, pause)
     finally:
         cache.save()
     images = rows[[places[found.file(picture)] for picture in found.pictures]]
+    height, width, _ = loads[0]().shape
+    unseen = clip.hidden_part(height, width)
     found = _add_scores(found, images, clip)
+    found = replace(found, remarks=(*found.remarks, *([unseen] if unseen else [])))
     return found if references is None else _add_kid(found, images, others, references)
 
 

@@ -70,10 +70,15 @@ def picture_size(pipeline, settings: EvaluationSettings) -> tuple[int, int] | No
     side = pipeline.unet.config.sample_size
     height, width = (side, side) if isinstance(side, int) else side
     size = settings.width or width * factor, settings.height or height * factor
+    check_size(size, factor)
+    return size
+
+
+def check_size(size: tuple[int, int], factor: int) -> None:
+    """ValueError if a VAE that makes ``factor`` pixels of a latent cannot draw (width, height)."""
     for name, pixels in zip(("width", "height"), size, strict=True):
         if pixels % max(8, factor):
             raise ValueError(f"{name} {pixels}: expected a multiple of {max(8, factor)} for this model")
-    return size
 
 
 def told(call_arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from ..diffusers_backend import DTYPES
-from ..model_files import ModelFileError, told_in_words
-from ..model_structure import examine
+from ..model_files import ModelFileError, check_weights, told_in_words
+from ..model_structure import ModelStructure, examine
 from ..single_file import open_source
+from .memory import room_for
 
 
 def open_pipeline(
@@ -46,7 +47,24 @@ def open_pipeline(
     with torch.random.fork_rng(devices=[]):  # building modules draws numbers that a caller would miss
         modules = _modules(source, DTYPES[dtype])
     scheduler = _scheduler(source, structure.prediction_type)
-    return _assemble(source, structure.family, {"scheduler": scheduler, **modules}).to(device)
+    pipeline = _assemble(source, structure.family, {"scheduler": scheduler, **modules})
+    smaller = "" if dtype in ("bf16", "fp16") else "set dtype to bf16 or fp16; "
+    with room_for(str(model), device, f"In this order: {smaller}take a smaller model or device 'cpu'"):
+        return pipeline.to(device)
+
+
+def scheduler_of(model: str | Path, prediction_type: str, revision: str = ""):
+    """A model's scheduler, for another that predicts ``prediction_type``. Errors as :func:`open_pipeline`."""
+    return _scheduler(open_source(str(model), revision=revision), prediction_type)
+
+
+def check_parts(source, structure: ModelStructure) -> None:
+    """That the scheduler is known and, of a folder on this machine, that all weights are there and whole; no
+    number is read. Errors as :func:`open_pipeline`.
+    """
+    _scheduler(source, structure.prediction_type)
+    for name in filter(source.has, ("unet", "vae", "text_encoder", "text_encoder_2")):
+        check_weights(source, name)  # a single file's header has been read
 
 
 def _modules(source, dtype: torch.dtype) -> dict:

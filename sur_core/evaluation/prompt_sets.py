@@ -5,7 +5,9 @@ A set is a file. JSON lines have one entry a line (here it is broken to fit)::
     {"id": "count-03", "type": "Counting", "prompt": "a trio of apples",
      "complex": "(3 apples:1.2), best quality", "truth": {"count": 3, "kind": "apple"}}
 
-and TOML has the same keys in ``[[prompts]]`` tables. ``complex`` and ``truth`` may be left out.
+and TOML has the same keys in ``[[prompts]]`` tables. ``complex`` and ``truth`` may be left out. What the
+judges of this library read in a truth is written in :mod:`.judging.truth`; some sets come along
+(:mod:`.shipped_prompts`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_write
+from .shipped_prompts import SHIPPED, shipped_prompts
 
 KEYS = ("id", "type", "prompt", "complex", "truth")
 
@@ -54,9 +57,11 @@ class EvalPrompt:
 
 
 def load_prompts(path: str | os.PathLike, types: Sequence[str] = ()) -> tuple[EvalPrompt, ...]:
-    """Read a set from a ``.toml`` or ``.jsonl`` file.
+    """Read a set.
 
     Args:
+        path: a ``.toml`` or ``.jsonl`` file, or the name of a set that comes along: ``"paper"``,
+            ``"narrative"``.
         types: only prompts of these types, in the file's order; all if empty.
 
     Raises:
@@ -64,7 +69,7 @@ def load_prompts(path: str | os.PathLike, types: Sequence[str] = ()) -> tuple[Ev
             is not there.
         OSError: the file cannot be read.
     """
-    path = Path(path)
+    path = shipped_prompts(path) or Path(path)
     entries = _toml_entries(path) if path.suffix.lower() == ".toml" else _json_entries(path)
     prompts = [_prompt(path, place, entry) for place, entry in entries]
     if not prompts:
@@ -132,7 +137,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text("utf-8-sig")
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file; expected a prompt set (.toml or .jsonl)") from None
+        raise FileNotFoundError(
+            f"{path}: no such file; expected a prompt set (.toml or .jsonl) or one of {', '.join(SHIPPED)}"
+        ) from None
     except IsADirectoryError:
         raise IsADirectoryError(f"{path}: expected a prompt set (.toml or .jsonl), found a folder") from None
     except UnicodeDecodeError as error:

@@ -7,7 +7,7 @@
     remarks         sentences a reader must know
     settings        every field of EvaluationSettings but output_dir
     baseline        name of the arm the others are compared with
-    arms            [{name, text, adapter, eta, to_negative, negative_prompt}]
+    arms            [{name, text, adapter, eta, to_negative, negative_prompt, llmdiff, strength, llm}]
     prompts         [{id, type, prompt, complex, truth}]
     pictures        [{arm, prompt_id, type, seed, path, verdict: {right, why, details} or null, cosine,
                     clip_share}]
@@ -43,7 +43,7 @@ from .tables import all_tables
 
 SCHEMA = 2
 RESULTS = "results.json"
-_TESTS, _INTERVALS = ("independent", "welch", "paired"), ("over_prompts", "paired_interval")
+_TESTS, _INTERVALS = ("independent", "welch", "paired", "by_prompt"), ("over_prompts", "paired_interval")
 
 
 def write_results(evaluation: Evaluation) -> None:
@@ -65,7 +65,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
     settings = asdict(evaluation.settings)
     settings.pop("output_dir")
     arms = [
-        {**asdict(arm), "adapter": None if arm.adapter is None else str(arm.adapter)}
+        {name: str(value) if isinstance(value, Path) else value for name, value in asdict(arm).items()}
         for arm in evaluation.arms
     ]
     lists = ("prompts", "pictures", "accuracies", "comparisons", "clip_scores", "kids")
@@ -111,7 +111,7 @@ def _from_json(found: dict[str, Any], folder: Path) -> Evaluation:
         arms=tuple(Arm(**entry) for entry in found["arms"]),
         pictures=tuple(Picture(**_with(entry, Verdict, "verdict")) for entry in found["pictures"]),
         accuracies=tuple(Accuracy(**entry) for entry in found["accuracies"]),
-        comparisons=tuple(map(_comparison, found["comparisons"])),
+        comparisons=tuple(map(comparison_from_json, found["comparisons"])),
         clip_scores=tuple(ClipScore(**entry) for entry in found["clip_scores"]),
         kids=tuple(
             KID(**_with(entry, Interval, "interval", "difference_interval")) for entry in found["kids"]
@@ -121,11 +121,12 @@ def _from_json(found: dict[str, Any], folder: Path) -> Evaluation:
     )
 
 
-def _comparison(entry: dict) -> Comparison:
+def comparison_from_json(entry: dict) -> Comparison:
+    """A comparison of :func:`to_json`."""
     entry = _with(_with(entry, SignificanceTest, *_TESTS), Interval, *_INTERVALS)
     return Comparison(**_with(entry, McNemar, "mcnemar"))
 
 
 def _with(entry: dict, kind: type, *names: str) -> dict:
     """The entry with some of its values, where there are any, as objects of a class."""
-    return entry | {name: entry[name] and kind(**entry[name]) for name in names}
+    return entry | {name: entry[name] and kind(**entry[name]) for name in names if name in entry}

@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ..checkpoint import read_passport
+from ..processes import ALONE, Processes
 from ..stop_signals import StopSignals
-from .arms import Arm, check_arms
+from .arms import Arm, check_adapter_files, check_arms
 from .drawing import FOLDER, Draughtsman, library_versions
 from .evaluation import Evaluation, Picture
 from .image_text import ImageTextModel, check_folder
 from .judges import Judge, check_judge
 from .marking import add_clip, add_comparisons, add_verdicts
+from .memory import memory_words
+from .methods.method import Context, Method, Opened
 from .pictures import UNFINISHED
-from .pipeline_calls import check_pipeline, prepared
+from .pipeline_calls import are_plain, check_pipeline, prepared
 from .pipelines import open_pipeline
 from .prompt_sets import EvalPrompt, check_ids, types_of
 from .references import open_references
@@ -53,6 +56,8 @@ def evaluate(
     report: Report | None = None,
     name: str = "",
     call_arguments: Mapping[str, Any] | None = None,
+    method: Method | None = None,
+    processes: Processes = ALONE,
 ) -> Evaluation:
     """Draw every (arm, prompt, seed), judge, count, and write images, results.json and tables.
 
@@ -67,6 +72,9 @@ def evaluate(
         name: what to call the model in the results; otherwise its path or class.
         call_arguments: what else the pipeline is given for every picture, such as ControlNet's ``image``;
             with images, pictures are drawn one by one.
+        method: a controlled method, such as ControlNet or Self-Attention Guidance; the pipeline must be a
+            plain one.
+        processes: each draws its share; the main one judges and writes, the others return what is not judged.
 
     Raises:
         EvaluationStopped: SIGINT or SIGTERM came; the same call goes on from there.
@@ -74,22 +82,57 @@ def evaluate(
     """
     prompts, arms, report = tuple(prompts), tuple(arms), report or (lambda *_: None)
     check_inputs(prompts, arms, judge, clip, reference)
+    if method is not None:
+        if call_arguments:
+            raise ValueError("call_arguments: a method has its own; give one or the other")
+        method.check(prompts)
     references = None if reference is None else open_references(reference, {p.id for p in prompts})
     pipeline, opened = _open(settings, pipeline)
-    check_pipeline(pipeline, call_arguments)
-    if isinstance(clip, str | Path):
-        clip = ImageTextModel(clip, pipeline._execution_device)
-    with _alone_in(settings.output_dir), StopSignals() as signals:
-        pause = partial(_stop_if_asked, signals, settings.output_dir)
-        with prepared(pipeline, settings):
-            artist = Draughtsman(pipeline, settings, call_arguments)
-            found = _draw(settings, artist, name or opened, prompts, arms, report, pause)
-        found = _mark(found, judge, clip, references, report, pause)
-        write_results(found)
+    if method is None:
+        check_pipeline(pipeline, call_arguments)
+    device = pipeline._execution_device
+    if isinstance(clip, str | Path) and processes.is_main:
+        clip = ImageTextModel(clip, device)
+    with StopSignals() as signals, alone_in(settings.output_dir, processes):
+        pause = partial(stop_if_asked, signals, settings.output_dir)
+        if method is None:
+            alone = not are_plain(call_arguments or {})
+            ready = Opened(pipeline, common=call_arguments or {}, alone=alone)
+        else:
+            ready = open_method(method, pipeline, settings, prompts, processes)
+        found = draw_pictures(ready, name or opened, settings, prompts, arms, report, pause, processes)
+        if processes.is_main:
+            found = mark_pictures(found, judge, clip, references, report, pause)
+            write_results(found)
     return found
 
 
-def _stop_if_asked(signals: StopSignals, folder: Path) -> None:
+def open_method(
+    method: Method, pipeline, settings: EvaluationSettings, prompts, processes: Processes = ALONE
+) -> Opened:
+    """A method on a pipeline's model. ValueError or OSError in words if it cannot draw with it."""
+    context = Context(
+        settings=settings,
+        prompts=prompts,
+        device=pipeline._execution_device,
+        dtype=pipeline.unet.dtype,
+        folder=settings.output_dir,
+        on_main=partial(_on_main, processes),
+    )
+    with memory_words(settings, settings.batch_size), torch.random.fork_rng(devices=[]):
+        ready = method.open(pipeline, context)
+    check_pipeline(ready.pipeline, {**ready.common, **ready.arguments(prompts[0], settings.seeds[0])})
+    return ready
+
+
+def _on_main(processes: Processes, make: Callable[[], Any]) -> None:
+    if processes.is_main:
+        make()
+    processes.barrier()
+
+
+def stop_if_asked(signals: StopSignals, folder: Path) -> None:
+    """EvaluationStopped if a signal came."""
     if signals.received:
         raise EvaluationStopped(folder, signals.received)
 
@@ -103,8 +146,7 @@ def check_inputs(prompts, arms, judge=None, clip=None, reference=None) -> None:
         raise ValueError(f"a prompt type cannot be called {ALL!r}, which stands for all types together")
     check_arms(arms, prompts)
     for arm in arms:
-        if arm.adapter is not None:
-            read_passport(arm.adapter)
+        check_adapter_files(arm)
     if judge is not None:
         check_judge(judge)
         getattr(judge, "check", lambda _: None)(prompts)
@@ -135,15 +177,29 @@ def _open(settings: EvaluationSettings, pipeline) -> tuple[Any, str]:
     return pipeline, type(pipeline).__name__
 
 
-def _draw(
-    settings, artist: Draughtsman, name: str, prompts, arms, report: Report, pause: Callable[[], None]
+def draw_pictures(
+    ready: Opened,
+    name: str,
+    settings: EvaluationSettings,
+    prompts: Sequence[EvalPrompt],
+    arms: Sequence[Arm],
+    report: Report,
+    pause: Callable[[], None],
+    processes: Processes = ALONE,
 ) -> Evaluation:
-    """All pictures on the disk, and nothing said of them yet."""
-    for arm in arms:
-        artist.check_arm(arm, prompts[0])
-    wanted = [(arm, prompt, job) for arm in arms for prompt in prompts for job in artist.jobs(arm, prompt)]
-    artist.draw([job for _, _, job in wanted], report, pause)
-    cut = artist.encoder.cut(arm.text_of(prompt) for arm in arms for prompt in prompts)
+    """All pictures of :func:`evaluate` on the disk, and nothing said of them yet. Nobody else may use the
+    folder meanwhile (:func:`alone_in`).
+    """
+    with prepared(ready.pipeline, settings):
+        artist = Draughtsman(ready, settings)
+        with memory_words(settings, settings.batch_size):
+            for arm in arms:
+                artist.check_arm(arm, prompts[0])
+        pairs = [(arm, prompt) for arm in arms for prompt in prompts]
+        wanted = [(arm, prompt, job) for arm, prompt in pairs for job in artist.jobs(arm, prompt)]
+        artist.draw([job for _, _, job in wanted], report, pause, processes)
+    processes.barrier()
+    cut = artist.encoder.cut(arm.text_of(prompt) for arm, prompt in pairs)
     pictures = (Picture(arm.name, prompt.id, prompt.type, job.seed, job.path) for arm, prompt, job in wanted)
     about = {
         "model": name,
@@ -155,7 +211,10 @@ def _draw(
     return Evaluation(settings, prompts, arms, tuple(pictures), about=about, remarks=remarks)
 
 
-def _mark(found: Evaluation, judge, clip, references, report: Report, pause) -> Evaluation:
+def mark_pictures(
+    found: Evaluation, judge, clip: ImageTextModel | None, references, report: Report, pause
+) -> Evaluation:
+    """What was drawn, with verdicts, scores and comparisons."""
     if judge is not None:
         found = add_verdicts(found, judge, report, pause)
     if clip is not None:
@@ -164,21 +223,25 @@ def _mark(found: Evaluation, judge, clip, references, report: Report, pause) -> 
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, processes: Processes = ALONE) -> Iterator[None]:
     """Two runs in one folder would draw everything twice. What a killed run left half written is removed."""
     from filelock import FileLock, Timeout
 
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".running.lock")
+    if processes.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(
+                f"{folder}: another run is using this folder; choose another output folder"
+            ) from None
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(
-            f"{folder}: another run is using this folder; choose another output folder"
-        ) from None
-    try:
-        for path in (*folder.glob(UNFINISHED), *folder.glob(f"{FOLDER}/*/{UNFINISHED}")):
-            path.unlink(missing_ok=True)
+        if processes.is_main:
+            places = ("", "*/", f"{FOLDER}/*/")
+            for path in [path for place in places for path in folder.glob(place + UNFINISHED)]:
+                path.unlink(missing_ok=True)
+        processes.barrier()
         yield
     finally:
         lock.release()

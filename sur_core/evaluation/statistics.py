@@ -1,11 +1,11 @@
 """What two arms' marks say about their difference.
 
-All arms draw the same prompts from the same seeds. Four tests are told, since they rest on different
+All arms draw the same prompts from the same seeds. Five tests are told, since they rest on different
 assumptions: the independent t-test with pooled variance is the paper's (Table 3); Welch's needs no equal
 variances; the paired t-test and McNemar's exact test use that both arms drew the same prompt from the same
-noise. All four take pictures for independent, but those of one prompt stand or fall with it. The interval to
-rely on is therefore the bootstrap over prompts (percentile method; with few prompts, such as fifteen, it is
-a little too narrow).
+noise. These four take pictures for independent, but those of one prompt stand or fall with it. The test to
+rely on is therefore the fifth, the paired t-test of the prompts' means, and the interval to rely on the
+bootstrap over prompts (percentile method; with few prompts, such as fifteen, it is a little too narrow).
 
 A p above 0.05 is no proof of equality: it says that these pictures cannot tell the arms apart. How large a
 difference may be, the interval says.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -73,6 +73,8 @@ class Comparison:
         difference: ``mean - baseline_mean``.
         independent: t-test of the paper, pooled variance; ``welch`` without equal variances; ``paired`` over
             equal (prompt, seed).
+        by_prompt: paired t-test of prompts' means, a pair a prompt: the test to rely on. All others take the
+            pictures of one prompt for independent.
         mcnemar: for right and wrong only.
         over_prompts: of the difference, by bootstrap over prompts: the interval to rely on.
         paired_interval: of the difference, by the t distribution, as if all pictures were independent.
@@ -93,6 +95,7 @@ class Comparison:
     mcnemar: McNemar | None
     over_prompts: Interval
     paired_interval: Interval
+    by_prompt: SignificanceTest = SignificanceTest(note="not made when this was written")
 
 
 def compare(
@@ -139,6 +142,7 @@ def compare(
         mcnemar=mcnemar(ours, base) if measure == "right" else None,
         over_prompts=_over_prompts(None if means is None else means[:, 0] - means[:, 1], confidence),
         paired_interval=paired_t_interval(ours, base, confidence),
+        by_prompt=by_prompt_t(ours, base, prompts),
     )
 
 
@@ -182,6 +186,17 @@ def paired_t(ours, base) -> SignificanceTest:
         return SignificanceTest(note=note)
     result = scipy_stats().ttest_1samp(differences, 0.0)
     return SignificanceTest(float(result.statistic), float(result.df), float(result.pvalue))
+
+
+def by_prompt_t(ours, base, prompts: Sequence[str]) -> SignificanceTest:
+    """Paired t-test of the prompts' means: whatever the pictures of one prompt have in common, it holds where
+    prompts are independent of each other.
+    """
+    differences = np.asarray(ours, np.float64) - np.asarray(base, np.float64)
+    _, of = np.unique(np.asarray(prompts), return_inverse=True)
+    means = np.bincount(of, differences) / np.bincount(of)
+    found = paired_t(means, np.zeros(len(means)))
+    return replace(found, note=found.note.replace("pair", "prompt")) if found.note else found
 
 
 def mcnemar(ours, base) -> McNemar:

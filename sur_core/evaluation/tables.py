@@ -11,10 +11,17 @@ from .statistics import ALL, NOT_EQUAL_NOTE, Comparison, Interval
 UNDEFINED = "not defined"
 ABSENT = "-"
 INDEPENDENT_NOTE = (
-    "That test takes the pictures of one prompt for independent, so its p is too small where they stand or "
-    "fall together: the interval is what to rely on."
+    "The independent t-test knows nothing of prompts, which both arms share. Where prompts differ in "
+    "difficulty its p is usually too large, and real differences are missed; where the arm helps some "
+    "prompts and harms others, pictures of one prompt go together, and p can be too small. The interval and "
+    "the paired test over prompts are what to rely on."
 )
 """Stands wherever the p of the paper's t-test is printed."""
+OVER_PICTURES_NOTE = (
+    "The interval and the paired t-test over prompts are the ones to rely on. The others take pictures of "
+    "one prompt for independent: the independent t-test and Welch's miss differences where prompts differ in "
+    "difficulty, and those of pairs find too many where an arm helps some prompts and harms others."
+)
 
 
 def all_tables(evaluation: Evaluation) -> str:
@@ -80,7 +87,8 @@ def quality_table(evaluation: Evaluation) -> str:
 def statistics_table(evaluation: Evaluation, measure: str = "right") -> str:
     """Every test and interval: a row for each arm and type. ``measure``: ``"right"`` or ``"cosine"``."""
     scale, places = (100, ".2f") if measure == "right" else (1, ".4f")
-    tests = ["independent t p", "Welch p", "paired t p"] + (["McNemar p"] if measure == "right" else [])
+    tests = ["independent t p", "Welch p", "paired t p", "paired t over prompts p"]
+    tests += ["McNemar p"] if measure == "right" else []
     heads = ["Arm", "type", "baseline", "arm", "difference", "interval over prompts", "paired t interval"]
     rows = [[*heads, *tests]]
     found = [comparison for comparison in evaluation.comparisons if comparison.measure == measure]
@@ -92,14 +100,12 @@ def statistics_table(evaluation: Evaluation, measure: str = "right") -> str:
             interval_words(interval, f"+{places}", scale)
             for interval in (comparison.over_prompts, comparison.paired_interval)
         ]
-        row += [p_words(test.p) for test in (comparison.independent, comparison.welch, comparison.paired)]
+        made = (comparison.independent, comparison.welch, comparison.paired, comparison.by_prompt)
+        row += [p_words(test.p) for test in made]
         row += [p_words(comparison.mcnemar.p)] if comparison.mcnemar else []
         rows.append(row)
     unit = "Percent and points. " if measure == "right" else ""
-    note = (
-        f"{unit}The interval over prompts is the one to rely on: the other interval and all tests take the "
-        f"pictures of one prompt for independent. {_why_undefined(found)}{NOT_EQUAL_NOTE}"
-    )
+    note = f"{unit}{OVER_PICTURES_NOTE} {why_undefined(found)}{NOT_EQUAL_NOTE}"
     return f"{markdown(rows)}\n\n{note}"
 
 
@@ -173,7 +179,8 @@ def _change(comparison: Comparison) -> str:
     return f"({points} {interval_words(comparison.over_prompts, '+.1f', 100)}, {p})"
 
 
-def _why_undefined(comparisons: Sequence[Comparison]) -> str:
+def why_undefined(comparisons: Sequence[Comparison]) -> str:
+    """Why tests and intervals of a table are not defined; ``""`` if all are."""
     results = [
         result
         for found in comparisons
@@ -181,6 +188,7 @@ def _why_undefined(comparisons: Sequence[Comparison]) -> str:
             found.independent,
             found.welch,
             found.paired,
+            found.by_prompt,
             found.over_prompts,
             found.paired_interval,
         )

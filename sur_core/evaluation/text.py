@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,18 +14,25 @@ from ..checkpoint import load_adapter
 from ..conditioning import adapt
 from ..errors import AdapterMismatchError
 from ..families import CHUNK_TOKENS
+from .hearing import Hearing
+from .methods.method import Weights
 
 _REMEMBERED = 256
 
 
 class Request(NamedTuple):
-    """What of an arm and a prompt decides the embeddings. An ``eta`` of 0 has no adapter."""
+    """What of an arm and a prompt decides the embeddings. An ``eta`` of 0 has no adapter. ``weighted`` is the
+    text with weights on its words, where a method puts them there. ``hearing`` decides no embeddings, but
+    what the UNet hears besides.
+    """
 
     text: str
     negative: str
     adapter: Path | None
     eta: float
     to_negative: bool
+    weighted: str = ""
+    hearing: Hearing | None = None
 
 
 class PromptEncoder:
@@ -36,13 +43,14 @@ class PromptEncoder:
     Args:
         pipeline: Stable Diffusion 1.x, 2.x or SDXL, any kind that takes ``prompt_embeds``.
         clip_skip: as :func:`sur_core.diffusers_backend.open_backend`; applies to the negative prompt too.
+        weights: who makes token embeddings of weighted texts; pooled ones are those of the plain text.
 
     Raises:
         ValueError: the pipeline has no CLIP text encoder, or clip_skip does not fit.
     """
 
-    def __init__(self, pipeline, clip_skip: int = 1):
-        self._pipeline, self._clip_skip = pipeline, clip_skip
+    def __init__(self, pipeline, clip_skip: int = 1, weights: Weights | None = None):
+        self._pipeline, self._clip_skip, self._weights = pipeline, clip_skip, weights
         self._is_sdxl = getattr(pipeline, "text_encoder_2", None) is not None
         self._encoders = ("text_encoder", "text_encoder_2") if self._is_sdxl else ("text_encoder",)
         self._adapters: dict[Path, SURAdapterBundle] = {}
@@ -58,7 +66,7 @@ class PromptEncoder:
         Raises:
             AdapterFileError, AdapterMismatchError, OSError: the adapter is unusable, or for another model.
         """
-        hidden, pooled = self._positive(request.text, request.adapter, request.eta)
+        hidden, pooled = self._positive(request.text, request.weighted, request.adapter, request.eta)
         use = request.adapter if request.to_negative else None
         negative, negative_pooled = self._negative(request.negative, use, request.eta)
         inputs = {"prompt_embeds": hidden, "negative_prompt_embeds": negative}
@@ -71,8 +79,10 @@ class PromptEncoder:
         tokenizer = self._pipeline.tokenizer
         return [text for text in dict.fromkeys(texts) if len(tokenizer(text).input_ids) > CHUNK_TOKENS]
 
-    def _positive(self, text: str, adapter: Path | None, eta: float):
+    def _positive(self, text: str, weighted: str, adapter: Path | None, eta: float):
         hidden, pooled = self._encode(text)
+        if weighted:
+            hidden = self._weights.hidden(weighted).to(hidden)
         return self._adapted(hidden, adapter, eta), pooled
 
     def _negative(self, text: str, adapter: Path | None, eta: float):
@@ -91,16 +101,9 @@ class PromptEncoder:
             return adapt(self._adapters[adapter], hidden, eta)
 
     def _load(self, path: Path) -> SURAdapterBundle:
-        adapter = load_adapter(path)
-        # By itself a tower of the right width would do, also one trained on another model's layer.
-        widths = [tower.config.width for tower in adapter.towers.values()]
-        needed = [getattr(self._pipeline, name).config.hidden_size for name in self._encoders]
-        if widths != needed:
-            raise AdapterMismatchError(
-                f"{path}: made for {adapter.family_words}; the text encoders of this model are "
-                f"{' | '.join(map(str, needed))} wide. Give an adapter that was trained for its family"
-            )
-        return adapter
+        return load_fitting(
+            path, [getattr(self._pipeline, name).config.hidden_size for name in self._encoders]
+        )
 
     @torch.no_grad()
     def _encode(self, text: str) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -141,9 +144,24 @@ class PromptEncoder:
                 f"{name} reads text by {type(encoder).__name__}; expected the CLIP encoders of SD 1.x, "
                 "SD 2.x or SDXL"
             )
-        layers = encoder.config.num_hidden_layers
-        if self._clip_skip > 1 and (self._is_sdxl or self._clip_skip > layers):
-            raise ValueError(
-                f"clip_skip {self._clip_skip}: expected 1 for SDXL, and at most {layers} for this text "
-                "encoder"
-            )
+        check_clip_skip(self._clip_skip, self._is_sdxl, encoder.config.num_hidden_layers)
+
+
+def check_clip_skip(clip_skip: int, is_sdxl: bool, layers: int) -> None:
+    """ValueError for a model without that layer, or of whose layers none can be chosen."""
+    if clip_skip > 1 and (is_sdxl or clip_skip > layers):
+        raise ValueError(
+            f"clip_skip {clip_skip}: expected 1 for SDXL, and at most {layers} for this text encoder"
+        )
+
+
+def load_fitting(path: Path, widths: Sequence[int]) -> SURAdapterBundle:
+    """An adapter for text encoders of these widths. AdapterMismatchError if it is for others."""
+    adapter = load_adapter(path)
+    # By itself a tower of the right width would do, also one trained on another model's layer.
+    if [tower.config.width for tower in adapter.towers.values()] != list(widths):
+        raise AdapterMismatchError(
+            f"{path}: made for {adapter.family_words}; the text encoders of this model are "
+            f"{' | '.join(map(str, widths))} wide. Give an adapter that was trained for its family"
+        )
+    return adapter

@@ -23,9 +23,10 @@ from .passport import LLMDiffPassport
 from .training_feed import LLMDiffFeed
 from .training_samples import draw_samples
 
-_OF_SUR = ("vectors", "eta", "temperature", "kl_direction", "cp_loss", "mask_padding", "w0_seed", "depth")
-_OF_SUR += ("heads", "feedforward", "dropout", "token_mixing", "query_projection", "query_in_value")
-_OF_SUR += ("align_learning_rate",)
+OF_SUR = ("vectors", "eta", "temperature", "kl_direction", "cp_loss", "mask_padding", "w0_seed", "depth")
+OF_SUR += ("heads", "feedforward", "dropout", "token_mixing", "query_projection", "query_in_value")
+OF_SUR += ("align_learning_rate",)
+"""Settings that mean nothing here."""
 _WEIGHTS_OF_LOSSES = ("lambda_llm", "lambda_cp")
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 _MEASURED = 256
@@ -45,7 +46,7 @@ class LLMDiffSystem:
             )
         weights = tuple(name for name in _WEIGHTS_OF_LOSSES if getattr(config, name))  # 0 is as good as unset
         reason = "Leave it out, or set system to 'sur' to train a SUR adapter"
-        refuse_changed(config, (*_OF_SUR, *weights), reason)
+        refuse_changed(config, (*OF_SUR, *weights), reason)
 
     def open(self, config: TrainingConfig, data: TrainingData) -> None:
         if not config.llm:

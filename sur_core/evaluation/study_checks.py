@@ -1,0 +1,86 @@
+"""What is wrong with a study, told before anything is drawn: hours would be lost otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..model_structure import ModelStructure, examine
+from ..single_file import open_source
+from .arms import Arm
+from .hearing import Hearing, check_hearing, deaf
+from .pipeline_calls import check_size
+from .pipelines import check_parts
+from .quality import check_measures
+from .run import check_inputs
+from .study import cell_folder
+from .study_config import ModelChoice, StudyConfig
+from .study_people import people_in
+from .text import check_clip_skip, load_fitting
+
+
+def check_study(config: StudyConfig) -> None:
+    """Look at every model's configuration, every adapter, condition image and measure; no model's weights are
+    loaded. Models named as on the hub have their configurations fetched.
+
+    Raises:
+        ValueError, OSError: in words.
+    """
+    for model in config.models:
+        arms = config.arms(model)
+        check_inputs(config.prompts, arms)
+        if len(arms) < 2:
+            raise ValueError(
+                f"model {model.name!r} has no adapter to compare with the baseline; add [[adapters]]"
+            )
+        if not config.methods_of(model):
+            raise ValueError(f"model {model.name!r} has no method to draw with; add [[methods]]")
+        source, structure = _examine(model)
+        _check_drawing(model, source, structure, config.settings)
+        for method in config.methods_of(model):
+            if structure.family not in method.families:
+                raise ValueError(
+                    f"method {method.name!r}: diffusers has no such pipeline for {structure.words()}; set "
+                    f"the method's models, without {model.name!r}"
+                )
+            try:
+                method.check_model(source, structure, config.settings)
+            except ValueError as error:
+                raise ValueError(f"model {model.name!r}: {error}") from error
+            people_in(config.settings.output_dir / cell_folder(model.name, method.name))
+        for path in {arm.adapter for arm in arms if arm.adapter is not None}:
+            load_fitting(path, list(structure.widths.values()))
+        for arm in arms:
+            if arm.llmdiff is not None:
+                _check_llmdiff(config, model, arm)
+    for choice in config.methods:
+        choice.method.check(config.prompts)
+    if config.quality is not None:
+        check_measures(config.quality_settings)
+
+
+def _check_llmdiff(config: StudyConfig, model: ModelChoice, arm: Arm) -> None:
+    """ValueError or OSError if an LLMDiff-Adapter cannot draw these prompts with all methods of a model."""
+    for method in config.methods_of(model):
+        if not method.hears_llmdiff:
+            raise ValueError(f"model {model.name!r}, method {method.name!r}: {deaf(arm.name)}")
+    texts = [arm.negative_prompt, *(arm.text_of(prompt) for prompt in config.prompts)]
+    check_hearing(Hearing(arm.llmdiff, arm.strength, arm.llm), texts)
+
+
+def _check_drawing(model: ModelChoice, source, structure: ModelStructure, settings) -> None:
+    """ValueError for settings that do not fit this model."""
+    layers = source.config("text_encoder")["num_hidden_layers"]
+    try:
+        check_clip_skip(settings.clip_skip, structure.family == "sdxl", layers)
+        check_size((settings.width, settings.height), structure.vae_factor)
+    except ValueError as error:
+        raise ValueError(f"model {model.name!r}: drawing: {error}") from error
+
+
+def _examine(model: ModelChoice) -> tuple[Any, ModelStructure]:
+    """What opens the model, and what it is."""
+    names = ("revision", "variant", "single_file_config")
+    source = open_source(model.path, **{name: model.options.get(name, "") for name in names})
+    structure = examine(source, model.options.get("family", ""), model.options.get("prediction_type", ""))
+    check_parts(source, structure)
+    return source, structure

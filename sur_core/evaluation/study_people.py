@@ -1,0 +1,104 @@
+"""What people said of a study's cells: marks and preferences that were merged into their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .sheets.against_judge import judge_agreement
+from .sheets.key import FOLDERS, PREFERENCE, SHEET
+from .sheets.marks import MARKS_FILE, Marks, read_marks
+from .sheets.preference import PROMPT, QUESTIONS
+from .sheets.preferences import PREFERENCES_FILE, Preferences, ShownPair, Votes, all_votes, read_preferences
+from .statistics import ALL
+
+
+@dataclass(frozen=True)
+class CellPeople:
+    """What people said of one model under one method.
+
+    Attributes:
+        marks: of each marking sheet.
+        judges: for each sheet how far the judge agrees with it, in Markdown.
+        preferences: of each preference study.
+    """
+
+    model: str
+    method: str
+    marks: tuple[Marks, ...] = ()
+    judges: tuple[str, ...] = ()
+    preferences: tuple[Preferences, ...] = ()
+
+    def votes(self, baseline: str, arm: str) -> Votes | None:
+        """All answers to which picture is better, of the baseline's (first) and an arm's; ``None`` without.
+        Studies that ask which picture shows the prompt better are not counted.
+        """
+        pair = (baseline, arm)
+        counted = [found for found in self.preferences if found.question != QUESTIONS[PROMPT]]
+        shown = tuple(
+            ShownPair(one.item, pair, one.answers)
+            for found in counted
+            for one in found.shown
+            if set(one.pair) == set(pair)
+        )
+        people = tuple(dict.fromkeys(name for found in counted for name in found.people))
+        return Preferences("", "", "", (pair,), people, shown).votes(pair) if shown else None
+
+
+def people_in(folder: Path) -> tuple[tuple[Marks, ...], tuple[Preferences, ...]]:
+    """Merged marks and preferences in a results folder. ValueError, OSError: one is damaged, by name."""
+    marks = sorted(folder.glob(f"{FOLDERS[SHEET]}/*/{MARKS_FILE}"))
+    preferences = sorted(folder.glob(f"{FOLDERS[PREFERENCE]}/*/{PREFERENCES_FILE}"))
+    return tuple(map(read_marks, marks)), tuple(map(read_preferences, preferences))
+
+
+def people_of(study: Path, cells: Sequence) -> tuple[CellPeople, ...]:
+    """Of the :class:`.study.Cell` objects of a study whose results are written; only where people said
+    something. Errors as :func:`people_in`.
+    """
+    found = []
+    for cell in cells:
+        marks, preferences = people_in(study / cell.folder)
+        judges = tuple(filter(None, (judge_agreement(one, study / cell.folder) for one in marks)))
+        if marks or preferences:
+            found.append(CellPeople(cell.model, cell.method, marks, judges, preferences))
+    return tuple(found)
+
+
+def people_to_json(found: CellPeople) -> dict[str, Any]:
+    """For study.json; the merged files themselves stay in the cells."""
+    preferences = [
+        {
+            "question": one.question,
+            "people": list(one.people),
+            "votes": [
+                {
+                    **{name: getattr(votes, name) for name in ("type", "person", "first", "second", "none")},
+                    "pair": list(votes.pair),
+                    "share": votes.share,
+                    "p": votes.test.p,
+                }
+                for votes in all_votes(one)
+            ],
+        }
+        for one in found.preferences
+    ]
+    marks = [{"people": list(one.people), "arms": _arms_to_json(one)} for one in found.marks]
+    return {
+        "model": found.model,
+        "method": found.method,
+        "marks": marks,
+        "judge": list(found.judges),
+        "preferences": preferences,
+    }
+
+
+def _arms_to_json(marks: Marks) -> list[dict[str, Any]]:
+    there = {(arm, type) for one in marks.pictures for arm in one.item.arms for type in (one.item.type, ALL)}
+    found = (marks.arm(*place) for place in sorted(there))
+    return [
+        {name: getattr(one, name) for name in ("arm", "type", "right", "wrong", "undecided", "share")}
+        for one in found
+    ]
