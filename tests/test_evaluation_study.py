@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -334,6 +335,10 @@ def test_a_judge_that_says_what_it_depends_on_is_asked_once(tmp_path):
     assert len(study_runs.LOG) == asked
     assert again == first
     assert "not comparable with anything" in again.remarks
+    settings = '{"model": "channel", "identity": "1"}'
+    assert again.about["judge settings"] == settings
+    assert (again.folder / "study.md").read_text("utf-8").count(settings) == 1
+    assert "known " + settings in unescape((again.folder / "report.html").read_text("utf-8"))
     with open(tmp_path / "study" / "verdicts.jsonl", "r+b") as file:
         file.truncate((tmp_path / "study" / "verdicts.jsonl").stat().st_size - 20)
     assert study(tmp_path, **options) == first

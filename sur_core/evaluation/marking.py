@@ -65,7 +65,7 @@ def _unanswered(verdicts: Iterable[Verdict]) -> str:
         return ""
     low = sum(mass < _ANSWERED for mass in masses)
     return (
-        f"of the next token that the judge's model would have said, yes and no together had a median "
+        f"Of the next token that the judge's model would have said, yes and no together had a median "
         f"probability of {np.median(masses):.2f}; in {low} of {len(masses)} answers it was below "
         f"{_ANSWERED:g}, and such answers say little"
     )

@@ -38,6 +38,7 @@ from .study_people import people_of
 from .study_verdicts import RememberingJudge
 
 Pause = Callable[[], None]
+_SHARED = ("judge", "judge settings", "versions")
 
 
 def run_study(
@@ -177,7 +178,7 @@ def _remarks(cells: Sequence[Cell], measures) -> tuple[str, ...]:
 
 def _about(config: StudyConfig, found: Evaluation) -> dict[str, str]:
     """What all cells share."""
-    about = {name: found.about[name] for name in ("judge", "versions") if name in found.about}
+    about = {name: found.about[name] for name in _SHARED if name in found.about}
     files = dict.fromkeys((adapter.path, adapter.llm) for adapter in config.adapters)
     adapters = (
         f"{path} ({fingerprint([('adapter', path)])}{f', read by {llm}' if llm else ''})"

@@ -271,7 +271,7 @@ def _about(study: Study) -> str:
         f"- drawing: {settings.steps} steps, guidance {settings.guidance_scale:g}, scheduler "
         f"{settings.scheduler}, seeds {', '.join(map(str, settings.seeds))}"
     )
-    shared = {"model", "model path", "method", "judge", "versions"}
+    shared = {"model", "model path", "method", "judge", "judge settings", "versions"}
     for cell in study.cells:
         about = cell.evaluation.about
         details = (f"{name} {value}" for name, value in about.items() if name not in shared)

@@ -32,7 +32,7 @@ class RememberingJudge:
     def __init__(self, judge: Judge, path: str | Path):
         self._judge, self._path = judge, Path(path)
         self.name, self.note = judge.name, getattr(judge, "note", "")
-        about = getattr(judge, "about", {})
+        self.about = about = getattr(judge, "about", {})
         self._identity = None
         if _is_known(about):
             self._identity = json.dumps([judge.name, about, marking_versions()], sort_keys=True)
