@@ -120,7 +120,7 @@ def test_the_figures_are_those_of_the_pictures(done):
     """Counted again from the verdicts that the last group's evaluation has written."""
     plan, figures = done
     found = json.loads((plan.work_dir / "evaluation/results.json").read_text())
-    rows = figures["tables"]["authors"]["rows"]
+    rows = figures["tables"][GROUPS[-1]]["rows"]
     for label, row in rows.items():
         arm = label if label in (BASE, COMPLEX) else f"{label}, seed 0"
         for kind in TYPES:
@@ -257,6 +257,7 @@ CHANGES = {
     "start": {"init_from"},
     "stages": {"align_steps", "full_steps"},
     "authors": {"token_mixing", "kl_direction"},
+    "llmdiff": {"llmdiff_clip", "full_steps"},
 }
 
 
@@ -264,15 +265,20 @@ CHANGES = {
 def test_an_ablation_differs_from_the_default_in_what_it_says(group, models, tmp_path):
     plan = small_plan(tmp_path, models)
     shop = Workshop(plan, print, print)
-    reference = PAPER if group == "authors" else DEFAULT
-    default, seen = shop.config(reference, 1), set()
     arms = ABLATIONS[group](plan, COSTS, shop.layers)
+    reference = {"authors": PAPER, "llmdiff": list(arms.values())[1]}.get(group, DEFAULT)
+    default, seen = shop.config(reference, 1), set()
     for label, arm in arms.items():
         config = shop.config(arm, 1)
+        if arm.is_llmdiff != reference.is_llmdiff:  # the other system, for the same compute
+            assert arm is DEFAULT
+            assert COSTS.seconds(config) == pytest.approx(COSTS.seconds(default), abs=COSTS.full_step / 2)
+            seen.add(config.output_dir)
+            continue
         fields = TrainingConfig.__dataclass_fields__
         differing = {name for name in fields if getattr(config, name) != getattr(default, name)}
         assert differing - {"title", "output_dir"} <= CHANGES[group], arm
-        if "longer" not in label:
+        if "long" not in label:
             assert COSTS.seconds(config) == pytest.approx(COSTS.seconds(default), abs=COSTS.full_step / 2)
         seen.add(config.output_dir)
     assert len(seen) == len(arms), "arms share a folder"
