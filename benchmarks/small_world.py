@@ -10,7 +10,7 @@ takes hours on a CPU. Stop it at any time: the same command goes on, with what w
     quality   KID, CLIP Score, cosine                  start     phi_1 at zero, normal random, Kaiming
     eta       strengths of main's adapters             stages    align only, full only, both: equal compute
     value     Eq. 6 as in the paper, and extended      authors   the authors' code against their paper
-    layers    layer of the language model              llmdiff   LLMDiff-Adapters, equal compute
+    layers    layer of the language model              llmdiff   LLMDiff-Adapters beside SUR
 
 Prints the first table, and as its last line one JSON object with all figures.
 """

@@ -1,14 +1,31 @@
 """LLMDiff-Adapters as arms of an evaluation: they draw what the pipeline draws with the adapter attached."""
 
+import json
+import shutil
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 
 from sur_core import AdapterMismatchError
-from sur_core.evaluation import Arm, EvalPrompt, adapter_arm, read_results, write_prompts
+from sur_core.evaluation import (
+    Arm,
+    EvalPrompt,
+    EvaluationSettings,
+    adapter_arm,
+    hearing,
+    read_results,
+    write_prompts,
+)
+from sur_core.evaluation.drawing import Draughtsman, read_picture
+from sur_core.evaluation.hearing import SPAN
+from sur_core.evaluation.methods import make_method
+from sur_core.evaluation.methods.method import Opened
+from sur_core.evaluation.pipeline_calls import prepared
 from sur_core.evaluation.study_config import StudyError, load_study
 from sur_core.language_model_files import KnowledgeError
 from sur_core.llmdiff import encode_prompts, load_llmdiff, save_llmdiff
@@ -37,12 +54,13 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("llmdiff")
 
     @cache
-    def made(family: str = "sd1", seed: int = 0, clip: str = "drop") -> Path:
+    def made(family: str = "sd1", seed: int = 0, clip: str = "drop", dtype: str = "") -> Path:
         reader = encoder()
         shape = unet_shape(pipeline(family).unet)
         sizes = {"llm_width": reader.width, "llm_blocks": reader.blocks, "clip": clip}
-        path = folder / f"{family}-{seed}-{clip}.safetensors"
+        path = folder / f"{family}-{seed}-{clip}-{dtype}.safetensors"
         about = {"llm_name": reader.name, "llm_identity": reader.identity}
+        about |= {"extra": {"llmdiff_training.llm_dtype": dtype}} if dtype else {}
         save_llmdiff(random_llmdiff(*shape, seed, **sizes), path, **about)
         return path
 
@@ -104,6 +122,128 @@ def test_what_is_drawn_beside_an_arm_changes_no_picture_of_it(files, tmp_path):
     for place, pixels in enumerate(drawn):
         assert not any(equal(pixels, others) for others in drawn[:place]), arms[place].name
     assert read_results(tmp_path / "all").arms == tuple(arms)
+
+
+WORDS = ["red", "cat", "near", "a", "blue", "dog", "green", "horse", "photo", "two", "birds", "three"]
+LENGTHS = (2, 14, 5, 8, 11, 3, 9)
+SOME = tuple(
+    EvalPrompt(f"p{place}", "Color", " ".join((WORDS[place:] + WORDS)[:count]), "", {"channel": 0})
+    for place, count in enumerate(LENGTHS)
+)
+
+
+def test_the_prompts_of_these_tests_are_of_several_spans():
+    tokens = [len(ids) for ids in encoder().tokenize([prompt.prompt for prompt in SOME])]
+    assert len({-(-count // SPAN) for count in tokens}) > 1 and len(set(tokens)) > 4
+
+
+def test_a_stopped_run_that_goes_on_draws_the_same_pictures(files, tmp_path):
+    arms, options = [arm(files(), 0.9)], {"prompts": SOME, "seeds": (1, 2, 3), "steps": 4}
+    whole = by_prompt(run(tmp_path, arms, **options), "LLMDiff")
+    random = np.random.default_rng(0)
+    for _ in range(2):
+        for path in sorted(tmp_path.rglob("*/*/*.png")):
+            if random.random() < 0.5:
+                path.unlink()
+        hearing._remembered.clear()  # as in a new process
+        assert equal(whole, by_prompt(run(tmp_path, arms, **options), "LLMDiff"))
+
+
+def test_the_shares_of_two_processes_are_the_pictures_of_one(files, tmp_path):
+    def drawn(folder, parts):
+        settings = EvaluationSettings(folder, **FAST)
+        with prepared(pipeline(), settings):
+            for rank in range(parts):
+                artist = Draughtsman(Opened(pipeline()), settings)
+                jobs = [job for prompt in SOME for job in artist.jobs(arm(files()), prompt)]
+                hearing._remembered.clear()
+                artist.draw(jobs[rank::parts], None, lambda: None)
+        return {job.path: read_picture(folder / job.path) for job in jobs}
+
+    assert equal(drawn(tmp_path / "one", 1), drawn(tmp_path / "two", 2))
+
+
+def test_two_language_models_of_one_name_are_two_arms(files, tmp_path, caplog):
+    """A model and its fine-tune."""
+    tuned = tmp_path / "models" / tiny_llm().name
+    shutil.copytree(tiny_llm(), tuned)
+    weights = {name: 1.3 * value for name, value in load_file(tuned / "model.safetensors").items()}
+    save_file(weights, tuned / "model.safetensors", {"format": "pt"})
+    arms = [arm(files(), name="first"), Arm("tuned", llmdiff=files(), strength=0.7, llm=str(tuned))]
+    together = run(tmp_path / "both", arms)
+    assert "the files found under this name are others" in caplog.text
+    drawn = {one.name: by_prompt(together, one.name) for one in arms}
+    assert not equal(drawn["first"], drawn["tuned"])
+    for one in arms:
+        assert equal(by_prompt(run(tmp_path / one.name, [one]), one.name), drawn[one.name])
+    paths = [{picture.path for picture in together.of(one.name)} for one in arms]
+    assert not paths[0] & paths[1]
+
+
+def test_the_language_model_is_read_in_the_type_that_the_adapter_learnt_from(files, tmp_path):
+    """And what is drawn so lies elsewhere."""
+    learnt = [files(dtype=dtype) for dtype in ("fp32", "bf16")]
+    found = [run(tmp_path / path.stem, [arm(path)]) for path in learnt]
+    assert not equal(*(by_prompt(one, "LLMDiff") for one in found))
+    about = [json.loads(one.file(one.pictures[0]).with_name("about.json").read_text()) for one in found]
+    assert [one["hearing"]["llm"].pop("dtype") for one in about] == ["fp32", "bf16"]
+    assert about[0]["hearing"]["llm"] == about[1]["hearing"]["llm"]
+    unknown = run(tmp_path / "unknown", [arm(files())])
+    assert equal(by_prompt(found[0], "LLMDiff"), by_prompt(unknown, "LLMDiff"))
+
+
+def test_a_unet_that_is_guided_without_negative_rows_is_drawn_with(files, tmp_path):
+    config = {**pipeline().unet.config, "time_cond_proj_dim": 32}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel.from_config(config).eval()
+    unet.load_state_dict(pipeline().unet.state_dict(), strict=False)
+    parts = {**pipeline().components, "unet": unet}
+    distilled = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    found = run(tmp_path, [Arm("base"), arm(files())], model=distilled, guidance_scale=8.0)
+    assert not equal(by_prompt(found, "base"), by_prompt(found, "LLMDiff"))
+
+
+def test_what_only_the_text_encoder_would_hear_is_refused_where_it_is_not_heard(files, tmp_path):
+    both = {"adapter": adapter_file(), "eta": 0.5}
+    with pytest.raises(ValueError, match="so that the SUR-adapter would change nothing"):
+        run(tmp_path, [arm(files(), 1.0, **both)])
+    for path, strength in ((files(), 0.9), (files(clip="keep"), 1.0)):
+        run(tmp_path, [arm(path, strength, **both)], prompts=PROMPTS[:1])
+
+
+def test_several_views_at_once_are_refused(files, tmp_path):
+    views = make_method({**table("multidiffusion"), "view_batch_size": 2}, tmp_path)
+    with pytest.raises(ValueError, match="arm 'LLMDiff': this method calls the UNet in ways"):
+        run(tmp_path, [arm(files())], method=views, prompts=PROMPTS[:1], **WIDE)
+
+
+def test_pipelines_that_are_not_known_to_call_the_unet_as_it_needs_are_refused(files, tmp_path):
+    class OtherPipeline(StableDiffusionPipeline):
+        pass
+
+    other = OtherPipeline(**pipeline().components, requires_safety_checker=False)
+    with pytest.raises(ValueError, match="arm 'LLMDiff': this method calls the UNet in ways"):
+        run(tmp_path, [arm(files())], model=other)
+
+
+def test_a_language_model_without_weights_is_told_before_anything_is_drawn(files, tmp_path):
+    empty = tmp_path / "models" / tiny_llm().name
+    shutil.copytree(tiny_llm(), empty)
+    (empty / "model.safetensors").unlink()
+    with pytest.raises(KnowledgeError, match="the language model has no weights there"):
+        run(tmp_path / "out", [Arm("base"), Arm("x", llmdiff=files(), strength=1.0, llm=str(empty))])
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_running_out_of_memory_while_reading_says_what_to_set(files, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hearing._remembered.clear()
+    monkeypatch.setattr(hearing, "open_llm", full)
+    with pytest.raises(ValueError, match="does not fit into the memory of cpu. Set llm_device to cpu"):
+        run(tmp_path, [arm(files())])
 
 
 def test_the_negative_prompt_is_heard(files, tmp_path):
@@ -201,7 +341,7 @@ def test_a_study_takes_an_llmdiff_adapter_with_its_language_model_beside_it(file
 def test_a_study_of_both_systems_says_what_drew_and_equals_the_baseline_at_0(files, tmp_path):
     both = [
         {"name": "SUR", "path": str(adapter_file()), "etas": [0.5]},
-        {"name": "LLMDiff", "path": str(files()), "etas": [0.0, 0.7], "llm": str(tiny_llm())},
+        {"path": str(files()), "etas": [0.0, 0.7], "llm": str(tiny_llm())},
     ]
     kinds, model = ("none", "controlnet-canny"), {"name": "DM", "path": str(tiny_model("sd1"))}
     changes = {"methods": [table(kind) for kind in kinds], "adapters": both, "models": [model]}
@@ -209,9 +349,9 @@ def test_a_study_of_both_systems_says_what_drew_and_equals_the_baseline_at_0(fil
     assert [cell.method for cell in found.cells] == list(kinds)
     for cell in found.cells:
         arms = {arm.name: by_prompt(cell.evaluation, arm.name) for arm in cell.evaluation.arms}
-        assert list(arms) == ["Baseline", "SUR, eta 0.5", "LLMDiff, eta 0", "LLMDiff, eta 0.7"]
-        assert equal(arms["Baseline"], arms["LLMDiff, eta 0"])
-        assert not equal(arms["Baseline"], arms["LLMDiff, eta 0.7"])
+        assert list(arms) == ["Baseline", "SUR, eta 0.5", "LLMDiff, strength 0", "LLMDiff, strength 0.7"]
+        assert equal(arms["Baseline"], arms["LLMDiff, strength 0"])
+        assert not equal(arms["Baseline"], arms["LLMDiff, strength 0.7"])
     for name in ("study.md", "report.html"):
         assert f"read by {tiny_llm()}" in (tmp_path / "study" / name).read_text("utf-8")
 
@@ -220,10 +360,15 @@ def test_a_study_refuses_what_cannot_hear_before_anything_is_drawn(files, tmp_pa
     llmdiff = {"name": "LLMDiff", "path": str(files()), "etas": [0.7], "llm": str(tiny_llm())}
     model = {"name": "DM", "path": str(tiny_model("sd1"))}
     common = {"adapters": [llmdiff], "models": [model], "quality": None}
+    methods = [table("none"), table("sag")]
     with pytest.raises(
-        ValueError, match="model 'DM', method 'sag': arm 'LLMDiff, eta 0.7': this method calls"
+        ValueError, match="model 'DM', method 'sag': arm 'LLMDiff, strength 0.7': this method"
     ):
-        study(tmp_path / "sag", methods=[table("none"), table("sag")], **common)
+        study(tmp_path / "sag", methods=methods, **common)
+    with pytest.raises(ValueError, match="method 'sag': every adapter has other methods"):
+        study(tmp_path / "sag", methods=methods, **common | {"adapters": [{**llmdiff, "methods": ["none"]}]})
+    with pytest.raises(ValueError, match="methods names 'some'; expected names of"):
+        study(tmp_path / "sag", methods=methods, **common | {"adapters": [{**llmdiff, "methods": ["some"]}]})
     prompts = tmp_path / "long.jsonl"
     write_prompts(prompts, [EvalPrompt("l", "Color", "cat " * 60, "", {"channel": 0})])
     with pytest.raises(KnowledgeError, match="reads at most"):
@@ -240,4 +385,4 @@ def test_the_command_line_draws_both_systems(files, tmp_path, capsys):
     assert "give its folder as llm" in capsys.readouterr().err
     assert main(["evaluate", *map(str, options), "--llm", str(tiny_llm())]) == 0
     names = [one.name for one in read_results(tmp_path / "out").arms]
-    assert names == ["base", "LLM, eta 0", "LLM, eta 0.5", "SUR, eta 0", "SUR, eta 0.5"]
+    assert names == ["base", "LLM, strength 0", "LLM, strength 0.5", "SUR, eta 0", "SUR, eta 0.5"]

@@ -13,11 +13,13 @@ from sur_core.evaluation import (
     EvaluationStopped,
     accuracy_table,
     adapter_arm,
+    amount_words,
     check_inputs,
     evaluate,
     load_prompts,
     open_pipeline,
     quality_table,
+    system_name,
     trained_amount,
 )
 from sur_core.evaluation.judging import make_judge
@@ -69,6 +71,8 @@ def _add_arms(group) -> None:
     add("--adapter", action="append", default=[], metavar="[NAME=]FILE", help=words)
     words = "the language model that LLMDiff-Adapters read: folder or hub id"
     add("--llm", default="", metavar="LLM", help=words)
+    words = "where it reads prompts: auto (where is drawn), cpu, cuda, ... (auto)"
+    add("--llm-device", default="auto", metavar="DEVICE", help=words)
     words = "strengths of the adapter, each an arm; otherwise the one it was trained with"
     add("--eta", nargs="+", type=float, default=(), metavar="ETA", help=words)
     words = "correct the negative prompt too, as the authors' code does"
@@ -171,6 +175,7 @@ def _run_one(options: argparse.Namespace, processes: Processes, device: str, bar
         clip_skip=options.clip_skip,
         device=options.device,
         dtype=options.dtype,
+        llm_device=options.llm_device,
         resamples=options.resamples,
         bootstrap_seed=options.bootstrap_seed,
     )
@@ -217,7 +222,14 @@ def make_arms(options: argparse.Namespace) -> list[Arm]:
     for name, path in _named(options.adapter):
         for eta in options.eta or (_trained_eta(path),):
             arms.append(
-                adapter_arm(f"{name}, eta {eta:g}", path, eta, options.llm, options.to_negative, **common)
+                adapter_arm(
+                    f"{name}, {amount_words(path, eta)}",
+                    path,
+                    eta,
+                    options.llm,
+                    options.to_negative,
+                    **common,
+                )
             )
     return arms
 
@@ -228,7 +240,7 @@ def _named(adapters: list[str]) -> list[tuple[str, str]]:
     for given in adapters:
         name, equals, path = given.partition("=")
         if not equals or Path(given).is_file():
-            name, path = ("SUR" if len(adapters) == 1 else Path(given).stem), given
+            name, path = (system_name(given) if len(adapters) == 1 else Path(given).stem), given
         found.append((name, path))
     return found
 

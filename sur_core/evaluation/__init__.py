@@ -14,7 +14,7 @@
 Importing this needs torch, numpy and safetensors; drawing needs diffusers, CLIP transformers, tests scipy.
 """
 
-from .arms import Arm, adapter_arm, trained_amount
+from .arms import Arm, adapter_arm, amount_words, system_name, trained_amount
 from .evaluation import Accuracy, ClipScore, Evaluation, Picture
 from .image_text import ImageTextModel, clip_score_share, cosines
 from .judges import Judge, Verdict, load_judge
@@ -41,8 +41,6 @@ __all__ = [
     "ALL",
     "Accuracy",
     "Arm",
-    "adapter_arm",
-    "trained_amount",
     "ClipScore",
     "Comparison",
     "EvalPrompt",
@@ -60,7 +58,9 @@ __all__ = [
     "SignificanceTest",
     "Verdict",
     "accuracy_table",
+    "adapter_arm",
     "all_tables",
+    "amount_words",
     "check_inputs",
     "clip_score_share",
     "compare",
@@ -76,6 +76,8 @@ __all__ = [
     "resample_means",
     "share_of_gap",
     "statistics_table",
+    "system_name",
+    "trained_amount",
     "types_of",
     "write_prompts",
     "write_results",

@@ -99,6 +99,16 @@ def trained_amount(path: str | os.PathLike) -> float | None:
     return 1.0 if is_llmdiff_file(path) else read_passport(path).eta
 
 
+def amount_words(path: str | os.PathLike, amount: float) -> str:
+    """``"eta 0.3"`` or, of an LLMDiff-Adapter, ``"strength 0.3"``."""
+    return f"{'strength' if is_llmdiff_file(path) else 'eta'} {amount:g}"
+
+
+def system_name(path: str | os.PathLike) -> str:
+    """What an adapter file is called in tables by itself."""
+    return "LLMDiff" if is_llmdiff_file(path) else "SUR"
+
+
 def check_adapter_files(arm: Arm) -> None:
     """AdapterFileError or OSError if a file is not what the arm takes it for."""
     if arm.adapter is not None:

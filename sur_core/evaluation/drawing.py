@@ -19,7 +19,7 @@ import torch
 from ..model_files import fingerprint
 from ..processes import ALONE, Processes
 from .arms import Arm
-from .hearing import Hearing, Listener, deaf
+from .hearing import Hearing, Listener, deaf, is_deaf_to_text, without_effect
 from .memory import memory_words
 from .methods.method import Opened
 from .pictures import is_whole, write_picture, write_quickly
@@ -61,7 +61,7 @@ class Draughtsman:
         # numbers of its first picture.
         self._together = 1 if self._method.alone else settings.batch_size
         self.encoder = PromptEncoder(pipeline, settings.clip_skip, self._method.weights)
-        self._listener = Listener(pipeline, settings.guidance_scale)
+        self._listener = Listener(pipeline, settings)
         self.size = self._method.size or picture_size(pipeline, settings)
         width, height = self.size or (None, None)
         self.fingerprint = pipeline_fingerprint(pipeline)
@@ -124,7 +124,13 @@ class Draughtsman:
             return
         if not self._method.hears_llmdiff:
             raise ValueError(deaf(arm.name))
-        self._listener.check(Hearing(arm.llmdiff, arm.strength, arm.llm), arm.text_of(prompt))
+        texts = [arm.text_of(prompt), arm.negative_prompt]
+        adapter = self._listener.check(Hearing(arm.llmdiff, arm.strength, arm.llm), texts)
+        if is_deaf_to_text(adapter, arm.strength):
+            if arm.adapter is not None and arm.eta:
+                raise ValueError(without_effect(arm.name, "the SUR-adapter"))
+            if self._method.weights is not None:
+                raise ValueError(without_effect(arm.name, "weights on words"))
 
     def draw(
         self,
@@ -163,10 +169,14 @@ class Draughtsman:
             pause()
 
     def _batches(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
-        """Jobs that are drawn together: an LLMDiff-Adapter is attached to the UNet for a whole batch."""
-        groups: dict[Hearing | None, list[Job]] = {}
+        """Jobs that are drawn together: an LLMDiff-Adapter is attached to the UNet for a whole batch, and
+        its prompts are of one length, which what else is drawn does not change.
+        """
+        groups: dict[tuple, list[Job]] = {}
         for job in jobs:
-            groups.setdefault(job.request.hearing, []).append(job)
+            one = job.request
+            key = self._listener.batch_key(one.hearing, one.text, one.negative)
+            groups.setdefault(key, []).append(job)
         for group in groups.values():
             for start in range(0, len(group), self._together):
                 yield group[start : start + self._together]

@@ -1,24 +1,33 @@
 """LLMDiff-Adapters in an evaluation: what the UNet hears of a language model while a batch is drawn.
 
-All prompts of a run are encoded before the first picture, and the language model leaves memory then.
+All prompts of a run are encoded before the first picture, and the language model leaves memory then. A
+picture depends on nothing but itself: every prompt is encoded alone, and prompts are padded to lengths of
+their own, since rounding differs with the shapes that are computed.
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from ..language_model import choose_device, choose_dtype
-from ..language_model_files import ModelInfo, find_model
+from ..language_model_files import KnowledgeError, ModelInfo, find_model
 from ..llmdiff import EncodedPrompt, LLMDiffAdapter, encode_prompts, load_llmdiff
 from ..llmdiff.encoder import BlockwiseEncoder
-from ..llmdiff.encodings import check_llm
-from ..llmdiff.llm import StartTokenizer, open_llm
-from ..model_files import fingerprint
+from ..llmdiff.encodings import check_encodings, check_llm
+from ..llmdiff.llm import StartTokenizer, check_decoder_only, open_llm
+from ..model_files import check_safetensors, fingerprint
+from .memory import room_for
+from .settings import EvaluationSettings
 
+SPAN = 32
+"""Prompts are padded to whole numbers of as many tokens."""
 _MAX_TOKENS = 256
 
 
@@ -39,70 +48,105 @@ class _Known(NamedTuple):
     blocks: int
 
 
+class _Reader(NamedTuple):
+    """What decides an encoding besides adapter and prompt."""
+
+    identity: str
+    dtype: str
+    device: str
+
+
+_remembered: dict[tuple[_Reader, str, str], EncodedPrompt] = {}
+"""By reader, the adapter's ``encoding_id`` and prompt: a study opens its models anew for every method."""
+
+
 def check_hearing(hearing: Hearing, prompts: Sequence[str]) -> LLMDiffAdapter:
-    """The adapter, if it is sound and fits its language model, which can read these prompts; of the language
-    model no weights are loaded.
+    """The adapter, if it is sound and fits its language model, which can read these prompts and has weights;
+    of the language model none are loaded.
 
     Raises:
         AdapterFileError, AdapterMismatchError, KnowledgeError, OSError: something of it is not so.
     """
     adapter, info = load_llmdiff(hearing.adapter), find_model(hearing.llm)
+    check_decoder_only(info)
     check_llm(_Known(info.name, info.identity, info.width, info.layers), adapter)
     StartTokenizer(info, _MAX_TOKENS)(list(prompts))
+    _check_weights(info)
     return adapter
+
+
+def is_deaf_to_text(adapter: LLMDiffAdapter, strength: float) -> bool:
+    """Whether with it nothing that is done to the text encoder's words can change a picture."""
+    return adapter.config.clip == "drop" and strength == 1
 
 
 def deaf(arm: str) -> str:
     """That a method and an arm do not go together."""
     return (
         f"arm {arm!r}: this method calls the UNet in ways that an LLMDiff-Adapter cannot follow; leave the "
-        "method or the adapter out, such as for a study of its own"
+        "adapter out here (in a study: give it `methods`)"
+    )
+
+
+def without_effect(arm: str, what: str) -> str:
+    """That something is done to a text encoder that is not heard."""
+    return (
+        f"arm {arm!r}: at strength 1 its LLMDiff-Adapter takes the text encoder's place, so that {what} "
+        "would change nothing. Lower the strength, or leave one of them out (in a study: give the adapter "
+        "`methods`)"
     )
 
 
 class Listener:
     """Attaches adapters to a pipeline's UNet, batch by batch."""
 
-    def __init__(self, pipeline, guidance_scale: float):
-        self._pipeline, self._guided = pipeline, guidance_scale > 1
+    def __init__(self, pipeline, settings: EvaluationSettings):
+        self._pipeline, self._settings = pipeline, settings
+        distilled = pipeline.unet.config.get("time_cond_proj_dim") is not None  # guided without negative rows
+        self._guided = settings.guidance_scale > 1 and not distilled
         self._adapters: dict[Path, LLMDiffAdapter] = {}
-        self._encoded: dict[tuple[str, str], EncodedPrompt] = {}
-        self._models = lru_cache(find_model)
+        self._info = lru_cache(find_model)
 
-    def check(self, hearing: Hearing, prompt: str) -> None:
+    def check(self, hearing: Hearing, prompts: Sequence[str]) -> LLMDiffAdapter:
         """As :func:`check_hearing`, and that the adapter fits this UNet."""
         from ..llmdiff.diffusers_unet import attach
 
-        attach(self._pipeline, check_hearing(hearing, [prompt]))
+        adapter = check_hearing(hearing, prompts)
+        attach(self._pipeline, adapter)
+        return adapter
 
     def about(self, hearing: Hearing) -> dict[str, Any]:
         """What of it decides a picture: JSON values."""
-        info: ModelInfo = self._models(hearing.llm)
         return {
             "adapter": fingerprint([("adapter", hearing.adapter)]),
             "strength": hearing.strength,
-            "llm": info.identity,
-            "llm_dtype": choose_dtype("auto", self._place),
+            "llm": self._reader(hearing)._asdict(),
+            "span": SPAN,
         }
 
     def encode(self, wanted: Iterable[tuple[Hearing, str]]) -> None:
         """Encode prompts, each once; those that are encoded already are not again."""
-        missing: dict[str, dict[Path, dict[str, None]]] = {}
+        missing: dict[tuple[str, _Reader], dict[Path, dict[str, None]]] = {}
         for hearing, prompt in wanted:
-            adapter = self._adapter(hearing.adapter)
-            if (adapter.encoding_id, prompt) not in self._encoded:
-                missing.setdefault(hearing.llm, {}).setdefault(hearing.adapter, {})[prompt] = None
-        for llm, by_adapter in missing.items():
-            encoder = BlockwiseEncoder(open_llm(llm, device=str(self._place), max_tokens=_MAX_TOKENS))
-            for path, prompts in by_adapter.items():
-                for encoded in encode_prompts(encoder, self._adapter(path), list(prompts)):
-                    self._encoded[encoded.encoding_id, encoded.prompt] = encoded
+            reader = self._reader(hearing)
+            if (reader, self._adapter(hearing.adapter).encoding_id, prompt) not in _remembered:
+                missing.setdefault((hearing.llm, reader), {}).setdefault(hearing.adapter, {})[prompt] = None
+        for (llm, reader), by_adapter in missing.items():
+            ways = "Set llm_device to cpu, where it reads slowly, or give a smaller model"
+            with room_for(f"the language model {llm}", reader.device, ways):
+                self._encode(llm, reader, by_adapter)
+
+    def span(self, hearing: Hearing | None, prompts: Sequence[str]) -> int:
+        """Tokens that encoded prompts are padded to together."""
+        if hearing is None:
+            return 0
+        return max(-(-len(self._heard(hearing, prompt).tokens) // SPAN) * SPAN for prompt in prompts)
 
     @contextmanager
     def attached(
         self, hearing: Hearing | None, prompts: Sequence[str], negatives: Sequence[str]
     ) -> Iterator[None]:
-        """Around a call of the pipeline with these prompts; of ``None`` nothing is heard."""
+        """Around a call of the pipeline with these prompts, of one span; of ``None`` nothing is heard."""
         if hearing is None:
             yield
             return
@@ -110,22 +154,54 @@ class Listener:
 
         unet, adapter = self._pipeline.unet, self._adapter(hearing.adapter)
         adapter.to(self._pipeline._execution_device, unet.dtype)
+        texts = [*(negatives if self._guided else ()), *prompts]  # diffusers puts the negative ones first
+        encoded = [self._heard(hearing, text) for text in texts]
+        check_encodings(adapter, encoded)
+        with torch.no_grad():
+            tokens = adapter.prepare([one.tokens for one in encoded], self.span(hearing, texts))
         with attach(self._pipeline, adapter) as session:
-            session.use(
-                self._heard(adapter, prompts),
-                self._heard(adapter, negatives) if self._guided else None,
-                hearing.strength,
-            )
+            session.use_tokens(tokens, hearing.strength)
             yield
 
-    def _heard(self, adapter: LLMDiffAdapter, prompts: Sequence[str]) -> list[EncodedPrompt]:
-        return [self._encoded[adapter.encoding_id, prompt] for prompt in prompts]
+    def batch_key(self, hearing: Hearing | None, prompt: str, negative: str) -> tuple[Hearing | None, int]:
+        """Pictures of one key can be drawn together."""
+        return hearing, self.span(hearing, [prompt, negative] if self._guided else [prompt])
+
+    def _encode(self, llm: str, reader: _Reader, by_adapter: dict[Path, dict[str, None]]) -> None:
+        opened = open_llm(llm, reader.dtype, reader.device, _MAX_TOKENS)
+        encoder = BlockwiseEncoder(opened, batch_tokens=1)
+        for path, prompts in by_adapter.items():
+            for encoded in encode_prompts(encoder, self._adapter(path), list(prompts)):
+                _remembered[reader, encoded.encoding_id, encoded.prompt] = encoded
+        del opened, encoder  # before the next is loaded
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _heard(self, hearing: Hearing, prompt: str) -> EncodedPrompt:
+        return _remembered[self._reader(hearing), self._adapter(hearing.adapter).encoding_id, prompt]
+
+    def _reader(self, hearing: Hearing) -> _Reader:
+        """In the type of numbers that the adapter learnt from, where its file says it."""
+        chosen = self._settings.llm_device
+        place = choose_device(str(self._pipeline._execution_device) if chosen == "auto" else chosen)
+        learnt = self._adapter(hearing.adapter).passport.extra.get("llmdiff_training.llm_dtype", "auto")
+        return _Reader(self._info(hearing.llm).identity, choose_dtype(learnt, place), str(place))
 
     def _adapter(self, path: Path) -> LLMDiffAdapter:
         if path not in self._adapters:
             self._adapters[path] = load_llmdiff(path)
         return self._adapters[path]
 
-    @property
-    def _place(self):
-        return choose_device(str(self._pipeline._execution_device))
+
+def _check_weights(info: ModelInfo) -> None:
+    """That a folder of this machine has weights; those on the hub would have to be fetched for it."""
+    folder = Path(info.source)
+    if not folder.is_dir():
+        return
+    files = [path for ending in ("safetensors", "bin") for path in folder.glob(f"*.{ending}")]
+    if not files:
+        raise KnowledgeError(f"{folder}: the language model has no weights there; copy it again")
+    for path in files:
+        if path.suffix == ".safetensors":
+            check_safetensors(path)

@@ -24,6 +24,12 @@ _OURS = (
     *("num_images_per_prompt", "output_type", "return_dict"),
 )
 """What a run sets itself, from arms and settings."""
+HEARING_PIPELINES = tuple(
+    f"StableDiffusion{kind}{what}Pipeline"
+    for kind in ("", "XL")
+    for what in ("", "Img2Img", "Inpaint", "ControlNet", "ControlNetImg2Img", "ControlNetInpaint")
+)
+"""Those that call the UNet as an LLMDiff-Adapter needs it: with all prompts, the negative ones first."""
 _PLAIN = bool | int | float | str | None
 
 

@@ -23,7 +23,7 @@ from .marking import add_clip, add_comparisons, add_verdicts
 from .memory import memory_words
 from .methods.method import Context, Method, Opened
 from .pictures import UNFINISHED
-from .pipeline_calls import are_plain, check_pipeline, prepared
+from .pipeline_calls import HEARING_PIPELINES, are_plain, check_pipeline, prepared
 from .pipelines import open_pipeline
 from .prompt_sets import EvalPrompt, check_ids, types_of
 from .references import open_references
@@ -97,7 +97,8 @@ def evaluate(
         pause = partial(stop_if_asked, signals, settings.output_dir)
         if method is None:
             alone = not are_plain(call_arguments or {})
-            ready = Opened(pipeline, common=call_arguments or {}, alone=alone)
+            hears = type(pipeline).__name__ in HEARING_PIPELINES
+            ready = Opened(pipeline, common=call_arguments or {}, alone=alone, hears_llmdiff=hears)
         else:
             ready = open_method(method, pipeline, settings, prompts, processes)
         found = draw_pictures(ready, name or opened, settings, prompts, arms, report, pause, processes)

@@ -25,6 +25,7 @@ class EvaluationSettings:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...; a pipeline that is given as an object stays where it
             is, and CLIP goes to the same place.
         dtype: of the weights of a model given by path: ``"fp32"``, ``"bf16"``, ``"fp16"``.
+        llm_device: where the language models of LLMDiff-Adapters read prompts; ``"auto"``: where is drawn.
         resamples, confidence, bootstrap_seed: of the bootstrap intervals.
     """
 
@@ -39,6 +40,7 @@ class EvaluationSettings:
     clip_skip: int = 1
     device: str = "auto"
     dtype: str = "fp32"
+    llm_device: str = "auto"
     resamples: int = 10_000
     confidence: float = 0.95
     bootstrap_seed: int = 0

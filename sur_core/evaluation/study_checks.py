@@ -7,7 +7,8 @@ from typing import Any
 from ..model_structure import ModelStructure, examine
 from ..single_file import open_source
 from .arms import Arm
-from .hearing import Hearing, check_hearing, deaf
+from .hearing import Hearing, check_hearing, deaf, is_deaf_to_text, without_effect
+from .methods import Method
 from .pipeline_calls import check_size
 from .pipelines import check_parts
 from .quality import check_measures
@@ -49,22 +50,30 @@ def check_study(config: StudyConfig) -> None:
             people_in(config.settings.output_dir / cell_folder(model.name, method.name))
         for path in {arm.adapter for arm in arms if arm.adapter is not None}:
             load_fitting(path, list(structure.widths.values()))
-        for arm in arms:
-            if arm.llmdiff is not None:
-                _check_llmdiff(config, model, arm)
+        for method in config.methods_of(model):
+            if len(config.arms(model, method.name)) < 2:
+                raise ValueError(
+                    f"model {model.name!r}, method {method.name!r}: every adapter has other methods; leave "
+                    "the method out, or the methods of an adapter"
+                )
+            for arm in config.arms(model, method.name):
+                if arm.llmdiff is not None:
+                    _check_llmdiff(config, model, method, arm)
     for choice in config.methods:
         choice.method.check(config.prompts)
     if config.quality is not None:
         check_measures(config.quality_settings)
 
 
-def _check_llmdiff(config: StudyConfig, model: ModelChoice, arm: Arm) -> None:
-    """ValueError or OSError if an LLMDiff-Adapter cannot draw these prompts with all methods of a model."""
-    for method in config.methods_of(model):
-        if not method.hears_llmdiff:
-            raise ValueError(f"model {model.name!r}, method {method.name!r}: {deaf(arm.name)}")
+def _check_llmdiff(config: StudyConfig, model: ModelChoice, method: Method, arm: Arm) -> None:
+    """ValueError or OSError if an LLMDiff-Adapter cannot draw these prompts with a method."""
+    where = f"model {model.name!r}, method {method.name!r}"
+    if not method.hears_llmdiff:
+        raise ValueError(f"{where}: {deaf(arm.name)}")
     texts = [arm.negative_prompt, *(arm.text_of(prompt) for prompt in config.prompts)]
-    check_hearing(Hearing(arm.llmdiff, arm.strength, arm.llm), texts)
+    adapter = check_hearing(Hearing(arm.llmdiff, arm.strength, arm.llm), texts)
+    if method.is_of_text_encoder and is_deaf_to_text(adapter, arm.strength):
+        raise ValueError(f"{where}: {without_effect(arm.name, 'the method')}")
 
 
 def _check_drawing(model: ModelChoice, source, structure: ModelStructure, settings) -> None:

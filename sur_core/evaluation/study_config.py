@@ -32,7 +32,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .arms import Arm, adapter_arm, trained_amount
+from .arms import Arm, adapter_arm, amount_words, system_name, trained_amount
 from .judging.settings import settled as settled_judge
 from .judging.settings import with_device as judge_on
 from .methods import Method, make_method
@@ -46,7 +46,7 @@ from .toml_files import read_toml_file
 BASELINE = "Baseline"
 _TOP = ("output_dir", "prompts", "types", "drawing", "models", "methods", "adapters", "judge", "quality")
 _MODEL = ("family", "revision", "variant", "single_file_config", "prediction_type")
-_ADAPTER = ("name", "path", "etas", "to_negative", "llm", "models")
+_ADAPTER = ("name", "path", "etas", "to_negative", "llm", "methods", "models")
 _DRAWING = tuple(name for name in EvaluationSettings.__dataclass_fields__ if name != "output_dir")
 
 
@@ -77,8 +77,8 @@ class MethodChoice:
 
 @dataclass(frozen=True)
 class AdapterChoice:
-    """An adapter of either system at some strengths, for the models of these names; for all if there are
-    none. ``llm``: what an LLMDiff-Adapter reads.
+    """An adapter of either system at some strengths, for the models and methods of these names; for all if
+    there are none. ``llm``: what an LLMDiff-Adapter reads.
     """
 
     name: str
@@ -86,6 +86,7 @@ class AdapterChoice:
     etas: tuple[float, ...]
     to_negative: bool = False
     llm: str = ""
+    methods: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
 
 
@@ -109,13 +110,15 @@ class StudyConfig:
     quality: Mapping[str, Any] | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
 
-    def arms(self, model: ModelChoice) -> list[Arm]:
-        """The baseline, and each adapter of a model at each strength."""
+    def arms(self, model: ModelChoice, method: str = "") -> list[Arm]:
+        """The baseline, and each adapter of a model at each strength; those of one method, if it is given."""
         arms = [Arm(BASELINE, negative_prompt=self.negative_prompt)]
         for adapter in _of_model(self.adapters, model.name):
+            if method and adapter.methods and method not in adapter.methods:
+                continue
             arms += [
                 adapter_arm(
-                    f"{adapter.name}, eta {eta:g}",
+                    f"{adapter.name}, {amount_words(adapter.path, eta)}",
                     adapter.path,
                     eta,
                     adapter.llm,
@@ -167,6 +170,7 @@ def load_study(path: str | Path, output_dir: str | Path | None = None) -> StudyC
         adapters = _all(document, "adapters", lambda table: _adapter(table, folder), [])
         _check_models("methods", methods, names)
         _check_models("adapters", adapters, names)
+        _check_methods(adapters, [choice.name for choice in methods])
         return StudyConfig(
             settings=_settings(drawing, output_dir),
             prompts=_prompts(document, folder),
@@ -244,6 +248,15 @@ def _check_models(what: str, choices: Sequence, models: Sequence[str]) -> None:
         _once(what, [choice.name for choice in _of_model(choices, model)])
 
 
+def _check_methods(adapters: Sequence[AdapterChoice], methods: Sequence[str]) -> None:
+    for adapter in adapters:
+        if unknown := [name for name in adapter.methods if name not in methods]:
+            raise ValueError(
+                f"adapters: {adapter.name}: methods names {unknown[0]!r}; expected names of [[methods]], "
+                f"which are {', '.join(methods)}"
+            )
+
+
 def _adapter(table: Mapping[str, Any], folder: Path) -> AdapterChoice:
     _known("", table, _ADAPTER)
     path = folder / Path(_needed(table, "path", str)).expanduser()
@@ -252,13 +265,14 @@ def _adapter(table: Mapping[str, Any], folder: Path) -> AdapterChoice:
     if not etas:
         raise ValueError(f"{path}: does not say with which eta it was trained; set etas")
     models = _typed(table, "models", list, [])
-    name = _typed(table, "name", str, "SUR")
+    methods = _typed(table, "methods", list, [])
+    name = _typed(table, "name", str, system_name(path))
     to_negative = _typed(table, "to_negative", bool, False)
     llm = beside(llm, folder) if llm else ""
     for eta in etas:
         adapter_arm(name, path, eta, llm, to_negative)
     _once("etas", etas)
-    return AdapterChoice(name, path, tuple(map(float, etas)), to_negative, llm, tuple(models))
+    return AdapterChoice(name, path, tuple(map(float, etas)), to_negative, llm, tuple(methods), tuple(models))
 
 
 def _judge(document: Mapping[str, Any], folder: Path):

@@ -108,7 +108,7 @@ def _draw_model(
                 model.name,
                 own,
                 config.prompts,
-                tuple(config.arms(model)),
+                tuple(config.arms(model, method.name)),
                 _titled(report, title),
                 pause,
                 processes,
@@ -181,10 +181,16 @@ def _about(config: StudyConfig, found: Evaluation) -> dict[str, str]:
     about = {name: found.about[name] for name in _SHARED if name in found.about}
     files = dict.fromkeys((adapter.path, adapter.llm) for adapter in config.adapters)
     adapters = (
-        f"{path} ({fingerprint([('adapter', path)])}{f', read by {llm}' if llm else ''})"
+        f"{path} ({fingerprint([('adapter', path)])}{f', read by {llm}, {_identity(llm)}' if llm else ''})"
         for path, llm in files
     )
     return about | {"adapters": "; ".join(adapters)}
+
+
+def _identity(llm: str) -> str:
+    from ..language_model_files import find_model
+
+    return find_model(llm).identity
 
 
 def _judge(config: StudyConfig):

@@ -90,11 +90,13 @@ class LLMDiffAdapter(nn.Module):
         """The noise of Eq. 3 on a sum that is there already; arguments as :meth:`combine`'s."""
         return summed if noise is None else summed + (2 * self.log_noise.exp().sum()).sqrt() * noise
 
-    def prepare(self, encodings: Sequence[torch.Tensor]) -> list[LayerTokens]:
+    def prepare(self, encodings: Sequence[torch.Tensor], length: int = 0) -> list[LayerTokens]:
         """Encoded prompts as each layer reads them.
 
         Args:
             encodings: c of each prompt [n_i, D], as long as they are.
+            length: pad to as many tokens, masked out, where rounding must not depend on what else is
+                prepared; 0 is the longest.
 
         Raises:
             ValueError: a width that is not the language model's.
@@ -108,8 +110,9 @@ class LLMDiffAdapter(nn.Module):
                 )
         lengths = torch.tensor([len(encoding) for encoding in encodings])
         padded = nn.utils.rnn.pad_sequence([e.to(weight.device) for e in encodings], batch_first=True)
+        padded = nn.functional.pad(padded, (0, 0, 0, max(0, length - padded.shape[1])))
         mask = None
-        if (lengths != lengths[0]).any():
+        if length or (lengths != lengths[0]).any():
             mask = torch.arange(padded.shape[1]) < lengths[:, None]
             mask = mask[:, None, None].to(weight.device)
         return self.prepare_padded(padded, mask)

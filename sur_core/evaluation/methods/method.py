@@ -92,7 +92,9 @@ class Method:
     families = ("sd1", "sd2", "sdxl")
     """Of models that diffusers has a pipeline for."""
     hears_llmdiff = True
-    """Every call of the UNet has rows for the prompts, in guidance the negative ones first."""
+    """Every call of the UNet has rows for the prompts, in guidance all negative ones first."""
+    is_of_text_encoder = False
+    """All it does is done to what the text encoder says."""
 
     def __init__(self, name: str = ""):
         self.name = name or self.kind

@@ -45,6 +45,8 @@ class MultiDiffusion(Method):
         if view_batch_size < 1:
             raise ValueError(f"view_batch_size: expected a whole number from 1, found {view_batch_size!r}")
         self._size, self._scheduler_of = (width, height), scheduler_of
+        # Of several views the pipeline has the negative and the positive rows in turn.
+        self.hears_llmdiff = view_batch_size == 1
         self._common = {"view_batch_size": view_batch_size, "circular_padding": circular}
         for side, pixels in zip(("width", "height"), self._size, strict=True):
             if pixels:
@@ -67,7 +69,14 @@ class MultiDiffusion(Method):
         )
         size = self._checked_size(pipeline.unet.config.sample_size, pipeline.vae_scale_factor)
         words = {"scheduler": f"that of {self._scheduler_of}"} if self._scheduler_of else {}
-        return Opened(pipeline, common=self._common, alone=True, size=size, words=words)
+        return Opened(
+            pipeline,
+            common=self._common,
+            alone=True,
+            size=size,
+            hears_llmdiff=self.hears_llmdiff,
+            words=words,
+        )
 
     def _checked_size(self, side: int | Sequence[int], factor: int) -> tuple[int, int]:
         """(width, height) of the pictures. ``side``: of the model's latents; ``factor``: pixels of each."""

@@ -36,6 +36,7 @@ class PromptWeighting(Method):
     """
 
     kind = "weighting"
+    is_of_text_encoder = True
 
     def __init__(
         self, name: str = "", *, texts: str | Path = "", words: Sequence[str] = (), weight: float = 1.2
