@@ -106,8 +106,8 @@ def authors(plan: Plan, costs: Costs, count: int) -> Rows:
 
 
 def llmdiff(plan: Plan, costs: Costs, count: int) -> Rows:
-    """The other system, for as many full steps as the default's training is worth. In the text encoder's place it begins with no text at
-    all, so that it is trained longer too.
+    """The other system, for as many full steps as the default's training is worth. In the text encoder's
+    place it begins with no text at all, so that it is trained longer too.
     """
     steps = costs.full_steps_worth(plan.config)
     settings = {"system": "llmdiff", "full_steps": steps}
