@@ -111,6 +111,10 @@ def in_words(source: str, what: str) -> Iterator[None]:
     except (KnowledgeError, torch.cuda.OutOfMemoryError, MemoryError):
         raise
     except ModuleNotFoundError as error:
+        if error.name is None:  # transformers' own words for a package that is there and does not load
+            raise KnowledgeError(
+                f"{source}: reading its {what} needs what does not work here: {_cause(error)}"
+            ) from error
         raise KnowledgeError(
             f"{source}: reading its {what} needs the package {error.name}: pip install {error.name}"
         ) from error
@@ -125,6 +129,13 @@ def in_words(source: str, what: str) -> Iterator[None]:
             f"{source}: could not read its {what} ({reason}). Check the name, the internet connection and, "
             "for models behind a licence, that you are logged in (hf auth login), or give a folder"
         ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what went wrong first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def _identity(folder: Path) -> str:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sur_core.language_model_files import KnowledgeError, in_words
 from sur_core.llmdiff.encoder import BlockwiseEncoder
 from sur_core.llmdiff.llm import check_llm, open_llm
 from tests.llmdiff_models import LAYERS, POSITIONS, WIDTH, write_llm, write_tokenizer
@@ -224,3 +225,12 @@ def test_prompts_that_are_none(llama, prompts, word):
 
 def test_no_prompts_are_no_encodings(llama):
     assert BlockwiseEncoder(opened(llama)).encode([], [1.0] * LAYERS) == []
+
+
+def test_a_package_that_is_there_and_does_not_load_is_named_by_its_own_words():
+    """A torchvision that does not fit torch, of which transformers says only that a module is not found."""
+    cause = RuntimeError("operator torchvision::nms does not exist\n and more")
+    words = "RuntimeError: operator torchvision::nms does not exist"
+    with pytest.raises(KnowledgeError, match=words) as told, in_words("models/llm", "configuration"):
+        raise ModuleNotFoundError("Could not import module 'PreTrainedModel'") from cause
+    assert "None" not in str(told.value) and "and more" not in str(told.value)

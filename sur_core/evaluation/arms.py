@@ -55,7 +55,7 @@ class Arm:
             if self.llmdiff is not None and not self.llm:
                 raise ValueError(
                     f"{self.llmdiff} is an LLMDiff-Adapter, which reads prompts with a language model; give "
-                    "its folder as llm"
+                    "its folder as llm (on the command line: --llm FOLDER)"
                 )
             object.__setattr__(self, "eta", check_eta(self.eta))
             object.__setattr__(self, "strength", check_strength(self.strength))

@@ -115,6 +115,8 @@ class LLMDiffPassport:
         rows = [
             ("made for", config.family_words),
             ("reads", self.llm_words),
+            ("in training read in", self.extra.get("llmdiff_training.llm_dtype", "")),
+            ("trained on the prompts", self.extra.get("llmdiff_training.prompt", "")),
             ("text encoder", {"drop": "replaced", "keep": "kept beside"}[config.clip]),
             ("encoding", f"from {config.start}, normalisation {config.normalize}"),
             ("trained on", self.base_model),

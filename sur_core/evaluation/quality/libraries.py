@@ -41,9 +41,10 @@ LIBRARIES: dict[str, dict[str, _Known]] = {
         "clip_iqa": _Known("CLIPIQA", True, _IQA_NOTE),
     },
 }
+_TORCHVISION = "pip install torchvision from where torch came from, then"
 _INSTALL = {
-    "pyiqa": f"pip install pyiqa torchvision, if its licence allows your use: {NON_COMMERCIAL}",
-    "piq": "pip install piq torchvision (licensed under Apache 2.0)",
+    "pyiqa": f"{_TORCHVISION} pyiqa, if its licence allows your use: {NON_COMMERCIAL}",
+    "piq": f"{_TORCHVISION} piq (licensed under Apache 2.0)",
 }
 
 
