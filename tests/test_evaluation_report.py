@@ -6,20 +6,23 @@ import io
 import math
 import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sur_core.evaluation import Arm
+from sur_core.evaluation.pictures import read_picture
 from sur_core.evaluation.report import PROMPTS as PROMPTS_FILE
 from sur_core.evaluation.report import REPORT, write_report
 from sur_core.evaluation.report.cases import MOST_CASES, MOST_SEEDS, case_parts, seeds_of, worst_and_best
-from sur_core.evaluation.report.grid import MOST_PICTURES, chosen
+from sur_core.evaluation.report.grid import MOST_PICTURES, chosen, picture_grids
 from sur_core.evaluation.report.making import to_toml
 from sur_core.evaluation.report.pictures import HEIGHT, WIDTH, Thumbnails
 from sur_core.evaluation.report.summary import findings, headline, verdict
-from sur_core.evaluation.statistics import ALL, NOT_EQUAL_NOTE
+from sur_core.evaluation.statistics import ALL, FEW_PROMPTS_NOTE, NOT_EQUAL_NOTE
 from sur_core.evaluation.study import TESTS
 from sur_core.evaluation.study_files import read_study
 from sur_core.evaluation.tables import INDEPENDENT_NOTE, p_words
@@ -162,12 +165,16 @@ def test_every_test_stands_with_its_p_and_holms(page, study):
     assert page.text.count(NOT_EQUAL_NOTE) == 3
 
 
-def test_a_gain_is_told_only_where_the_interval_says_so(study):
+def test_a_gain_is_told_only_where_interval_and_test_over_prompts_say_so(study):
+    told = set()
     for row in study.qualities:
         found, bounds = row.score.comparison, row.score.comparison.over_prompts
         sign = 1 if row.score.higher_is_better else -1
-        expected = "unclear" if bounds.low <= 0 <= bounds.high else "gain" if row.score.gain > 0 else "loss"
+        sure = not bounds.low <= 0 <= bounds.high, found.by_prompt.p <= 0.05
+        expected = "unclear" if not all(sure) else "gain" if row.score.gain > 0 else "loss"
         assert verdict(found, sign) == expected
+        told.add(sure)
+    assert (True, False) in told, "six prompts are few"
     lines = dict(line.split(": of ", 1) for line in findings(study) if ": of " in line)
     for measure in MEASURES:
         rows = [row for row in study.qualities if row.score.measure == measure.name]
@@ -178,7 +185,23 @@ def test_a_gain_is_told_only_where_the_interval_says_so(study):
             len(rows),
             *(kinds.count(kind) for kind in ("gain", "loss", "unclear")),
         ]
-    assert "brisque" in lines and len({verdict(row.score.comparison) for row in study.qualities}) == 3
+    assert lines["siglip"].endswith("8 a gain, 0 a loss, 0 cannot be told.")
+    turned = dict(line.split(": of ", 1) for line in findings(siglip_lower(study)) if ": of " in line)
+    assert turned["siglip"].endswith("0 a gain, 8 a loss, 0 cannot be told.")
+    assert turned["brisque"] == lines["brisque"]
+
+
+def siglip_lower(study):
+    """The same, but lower is better of the measure that adapters raise: a study with losses."""
+    measures = tuple(
+        replace(m, higher_is_better=m.higher_is_better != (m.name == "siglip")) for m in study.measures
+    )
+    sign = {m.name: m.higher_is_better for m in measures}
+    rows = tuple(
+        replace(row, score=replace(row.score, higher_is_better=sign[row.score.measure]))
+        for row in study.qualities
+    )
+    return replace(study, measures=measures, qualities=rows)
 
 
 def test_the_csv_has_every_prompts_change_by_every_measure(study, text):
@@ -206,6 +229,56 @@ def test_the_csv_has_every_prompts_change_by_every_measure(study, text):
         )
         seen += 1
     assert seen == (1 + len(MEASURES)) * len(PROMPTS)
+
+
+@pytest.mark.parametrize("losses", [False, True])
+def test_a_figure_is_colored_only_where_it_is_told_a_gain_or_a_loss(page, study, losses, tmp_path):
+    if losses:
+        study = replace(siglip_lower(study), folder=tmp_path)
+        page = Page(write_report(study)[0].read_text("utf-8"))
+    shown = Counter(tag["class"] for tag in page.all("small") if tag.get("class") in ("yes", "no"))
+    expected = Counter()
+    for row in study.accuracies:
+        # Twice in Table 2, once among the tests.
+        expected[verdict(row.comparison)] += 3
+    for row in study.qualities:
+        sign = 1 if row.score.higher_is_better else -1
+        expected[verdict(row.score.comparison, sign)] += 3
+    assert (shown["yes"], shown["no"]) == (expected["gain"], expected["loss"])
+    assert expected["unclear"] and expected["loss" if losses else "gain"]
+
+
+def test_the_page_says_how_a_gain_is_told_and_that_intervals_over_few_prompts_are_too_narrow(page):
+    rule = (
+        "where the 95% interval over prompts excludes zero and the p of the paired t-test over prompts is "
+        "0.05 or less"
+    )
+    assert page.text.count(rule) == 3, "what came out, Table 2 and Table 3"
+    assert page.text.count(FEW_PROMPTS_NOTE) == 3, "what came out, and both tables of tests"
+
+
+@pytest.mark.parametrize(
+    ("arms", "title"),
+    [
+        ([{"adapter": "a"}], "A study of SUR-adapters"),
+        ([{"llmdiff": "b", "llm": "c"}], "A study of LLMDiff-Adapters"),
+        ([{"llmdiff": "b", "llm": "c"}, {"adapter": "a"}], "A study of SUR-adapters and LLMDiff-Adapters"),
+        ([{"llmdiff": "b", "llm": "c", "adapter": "a"}], "A study of SUR-adapters and LLMDiff-Adapters"),
+    ],
+)
+def test_the_title_names_the_systems_that_are_compared(study, tmp_path, arms, title):
+    new = [replace(ARMS[0]), *(Arm(f"arm {n}", **given) for n, given in enumerate(arms))]
+    cell = study.cells[0]
+    names = {old.name: arm.name for old, arm in zip(ARMS, new, strict=False)}
+    found = replace(
+        cell.evaluation,
+        arms=tuple(new),
+        pictures=tuple(replace(p, arm=names[p.arm]) for p in cell.evaluation.pictures if p.arm in names),
+    )
+    only = replace(cell, evaluation=found, scores={})
+    other = replace(study, folder=tmp_path, cells=(only,), measures=(), accuracies=(), qualities=())
+    text = write_report(other)[0].read_text("utf-8")
+    assert f"<title>{title}</title>" in text and f"<h1>{title}</h1>" in text
 
 
 # --- one file that runs and loads nothing -------------------------------------------------------------------
@@ -306,6 +379,62 @@ def test_grids_show_the_first_prompts_with_baseline_and_adapters_from_one_seed(p
     assert (
         f"Shown are {count} of {sum(len(c.evaluation.pictures) for c in study.cells)} pictures" in page.text
     )
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory):
+    """A study whose pictures are small enough to be shown as they are; no two of them are alike."""
+    found = make_study(tmp_path_factory.mktemp("exact"), **FEW, side=16)
+    files = [cell.evaluation.file(p) for cell in found.cells for p in cell.evaluation.pictures]
+    assert len({read_picture(path).tobytes() for path in files}) == len(files)
+    return found
+
+
+def shown_in(part):
+    """(caption, label, pixels) of every picture in a part of the page."""
+    for one in part.iter("figure"):
+        for shot in one.iter("div"):
+            if shot.get("class") == "shot":
+                _, content = data_of(shot.find("img").attrib)
+                assert shot.find("img").get("alt").startswith(f"{shot.find('b').text}, seed ")
+                yield (
+                    one.find("figcaption").text,
+                    shot.find("b").text,
+                    np.asarray(Image.open(io.BytesIO(content))),
+                )
+
+
+def drawn_by(cell, arm: str, prompt: str, seed: int) -> np.ndarray:
+    found = [p for p in cell.evaluation.of(arm) if (p.prompt_id, p.seed) == (prompt, seed)]
+    return read_picture(cell.evaluation.file(found[0]))
+
+
+def test_every_picture_of_a_grid_is_its_arms_its_prompts_and_its_seeds(exact):
+    _, *parts = picture_grids(exact, Thumbnails())
+    assert len(parts) == len(PROMPTS)
+    for part, prompt in zip(parts, PROMPTS, strict=True):
+        found = list(shown_in(part))
+        places = [(cell, arm) for cell in exact.cells for arm in ARMS]
+        for (caption, label, pixels), (cell, arm) in zip(found, places, strict=True):
+            assert (caption, label) == (f"{cell.model}, {cell.method}", arm.name)
+            assert np.array_equal(pixels, drawn_by(cell, arm.name, prompt.id, SEEDS[0]))
+            assert pixels[0, 0, 0] == round(100 * arm.eta)
+
+
+def test_every_picture_of_a_case_is_its_arms_its_prompts_and_its_seeds(exact):
+    thumbnails = Thumbnails()
+    picture_grids(exact, thumbnails)  # as on the page: some pictures are made already
+    parts = [part for part in case_parts(exact, thumbnails) if part.tag == "section"]
+    changes = [change for found in worst_and_best(exact) for change in found]
+    assert len(parts) == len(changes) > 2
+    for part, change in zip(parts, changes, strict=True):
+        seeds = [SEEDS[at] for at in seeds_of(exact, change)]
+        wanted = [(seed, name) for seed in seeds for name in (ARMS[0].name, change.arm)]
+        for (caption, label, pixels), (seed, name) in zip(shown_in(part), wanted, strict=True):
+            assert (caption, label) == (f"seed {seed}", name)
+            assert np.array_equal(pixels, drawn_by(change.cell, name, change.prompt.id, seed))
+            eta = next(arm.eta for arm in ARMS if arm.name == name)
+            assert pixels[0, 0, 0] == round(100 * eta)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import itertools
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,15 @@ from scipy import stats
 
 from sur_core.evaluation import compare, kid_of_arms, kid_value, resample_means, share_of_gap
 from sur_core.evaluation.kid import _estimator, _groups
-from sur_core.evaluation.statistics import by_prompt_t, independent_t, mcnemar, paired_t, paired_t_interval
+from sur_core.evaluation.statistics import (
+    Interval,
+    SignificanceTest,
+    by_prompt_t,
+    independent_t,
+    mcnemar,
+    paired_t,
+    paired_t_interval,
+)
 
 
 def samples(kind: str, seed: int, size: int = 30) -> tuple[np.ndarray, np.ndarray]:
@@ -229,6 +238,71 @@ def test_the_interval_over_prompts_covers_the_truth_where_the_plain_one_does_not
         plain += found.paired_interval.low <= truth <= found.paired_interval.high
     assert 0.89 <= covered / repeats <= 0.98
     assert plain < covered
+
+
+def redrawn(draw, prompts: int, shift: float = 0.0, **options):
+    """Ten pictures of each prompt, which an arm draws better or worse by lot, prompt by prompt."""
+    base = draw.random((prompts, 10))
+    ours = base + shift + draw.normal(0, 0.3, (prompts, 1)) + draw.normal(0, 0.1, (prompts, 10))
+    names = np.repeat([f"p{n}" for n in range(prompts)], 10)
+    kinds = ["Color"] * len(names)
+    return compare("a", "b", ours.ravel(), base.ravel(), names, kinds, measure="x", resamples=200, **options)
+
+
+@pytest.mark.parametrize("prompts", [2, 3, 5])
+def test_arms_that_differ_by_chance_are_seldom_told_apart_however_few_the_prompts(prompts):
+    """The interval alone, of 95%, tells them apart far too often."""
+    draw = np.random.default_rng(prompts)
+    found = [redrawn(draw, prompts) for _ in range(200)]
+    wrong = sum(one.told_apart for one in found), sum(excludes_zero(one) for one in found)
+    assert wrong[0] <= 20 < wrong[1], "ten are expected; more than twenty come once in a thousand times"
+    better = [redrawn(draw, 4 * prompts, shift=0.8) for _ in range(20)]
+    assert sum(one.told_apart for one in better) >= 19
+
+
+def excludes_zero(found) -> bool:
+    return not found.over_prompts.low <= 0 <= found.over_prompts.high
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_told_apart_needs_interval_and_test_at_the_confidence_asked(confidence):
+    draw, seen = np.random.default_rng(5), set()
+    for shift in np.linspace(0, 1.5, 80):
+        found = redrawn(draw, 5, shift, confidence=confidence)
+        both = excludes_zero(found), found.by_prompt.p <= 1 - confidence
+        assert found.told_apart == all(both)
+        seen.add(both)
+    assert seen >= {(True, True), (True, False), (False, False)}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "told"),
+    [
+        (0.1, 0.2, 0.04, True),
+        (-0.2, -0.1, 0.05, True),
+        (0.1, 0.2, 0.06, False),
+        (-0.1, 0.2, 0.001, False),
+        (0.0, 0.2, 0.001, False),
+        (None, None, 0.001, False),
+        (0.1, 0.2, None, False),
+    ],
+)
+def test_neither_interval_nor_test_tells_apart_by_itself(low, high, p, told):
+    found = redrawn(np.random.default_rng(0), 7)
+    found = replace(found, over_prompts=Interval(low, high), by_prompt=SignificanceTest(p=p))
+    assert found.told_apart == told
+
+
+@pytest.mark.parametrize(("prompts", "told"), [(2, False), (5, False), (6, True), (40, True)])
+def test_where_every_prompt_differs_by_the_same_as_many_are_needed_as_by_a_sign_test(prompts, told):
+    names = np.repeat([f"p{n}" for n in range(prompts)], 3)
+    found = compare("a", "b", np.ones(len(names)), np.zeros(len(names)), names, ["Color"] * len(names))
+    assert found.by_prompt.p is None and excludes_zero(found) and found.told_apart == told
+
+
+def test_equal_arms_and_one_prompt_are_not_told_apart():
+    for marks, names in (([1, 0, 1, 0], "aabb"), ([1, 1, 1, 1], "aaaa")):
+        assert not compare("a", "b", marks, [1, 0, 1, 0], list(names), ["Color"] * 4).told_apart
 
 
 def test_the_share_of_a_gap_that_is_closed():

@@ -1,6 +1,7 @@
 """A study: models x methods x adapters, one file, tables as in the paper; stopped, killed and split alike."""
 
 import csv
+import itertools
 import json
 import os
 import re
@@ -16,7 +17,6 @@ import numpy as np
 import pytest
 
 from sur_core.evaluation import Arm, EvaluationStopped, compare, read_results
-from sur_core.evaluation.correction import holm
 from sur_core.evaluation.statistics import NOT_EQUAL_NOTE
 from sur_core.evaluation.study import TESTS
 from sur_core.evaluation.study_files import COLUMNS, read_study
@@ -73,19 +73,45 @@ def test_baseline_and_sur_at_eta_0_are_equal_in_every_cell_and_the_models_are_no
     assert not any(np.array_equal(first[key], second[key]) for key in first)
 
 
+def holm_by_hand(p_values: list) -> list:
+    """Each p times how many are as large or larger, and no smaller than what smaller ones became."""
+    known = [p for p in p_values if p is not None]
+    times = [p * sum(other >= p for other in known) for p in known]
+    return [
+        None if p is None else min(1, max(t for t, other in zip(times, known, strict=True) if other <= p))
+        for p in p_values
+    ]
+
+
 def test_holms_correction_is_over_each_whole_table(finished):
     counted = [row for row in finished.accuracies if row.comparison.type != "all"]
     assert len(counted) == len(finished.cells) * len(ARMS) * 2
     for test in TESTS:
         p_values = [getattr(row.comparison, test).p for row in counted]
-        assert [row.holm[test] for row in counted] == holm(p_values)
+        assert [row.holm[test] for row in counted] == pytest.approx(holm_by_hand(p_values))
     assert all(not row.holm for row in finished.accuracies if row.comparison.type == "all")
     assert len(finished.qualities) == len(finished.cells) * len(ARMS) * len(finished.measures)
-    for test in TESTS[:-1]:
-        found = [row.score.comparison and getattr(row.score.comparison, test).p for row in finished.qualities]
-        adjusted = [getattr(row.score, f"holm_{test}") for row in finished.qualities]
-        assert adjusted == holm(found)
-        assert any(p is not None for p in adjusted)
+    assert holm_by_hand([0.04, None, 0.01, 0.03]) == [0.06, None, 0.03, 0.06]
+
+
+def test_clip_score_stands_in_table_2_and_is_not_counted_in_the_correction_of_table_3(finished):
+    """Twelve and twelve of the table's own measures, and twelve CLIP Scores among themselves."""
+    measures = {measure.name for measure in finished.measures}
+    families = [measures - {"clip_score"}, {"clip_score"}]
+    assert all(families)
+    for test, family in itertools.product(TESTS[:-1], families):
+        rows = [row.score for row in finished.qualities if row.score.measure in family]
+        assert len(rows) == len(finished.cells) * len(ARMS) * len(family)
+        found = [row.comparison and getattr(row.comparison, test).p for row in rows]
+        adjusted = [getattr(row, f"holm_{test}") for row in rows]
+        assert adjusted == pytest.approx(holm_by_hand(found))
+        assert any(p is not None for p in adjusted) == (
+            family != {"clip_score"} or test in ("paired", "by_prompt")
+        )
+    words = "CLIP Scores, which stand in Table 2, are adjusted among themselves, all others as in Table 3."
+    assert all_tables(finished).count(words) == 1
+    page = unescape((finished.folder / "report.html").read_text("utf-8"))
+    assert page.count(words) == 1
 
 
 def test_measures_are_compared_as_their_scores_say(finished):

@@ -6,14 +6,18 @@ import shutil
 
 import pytest
 
+from sur_core.evaluation.pictures import read_picture, write_picture
 from sur_core.evaluation.report import REPORT, write_report
-from sur_core.evaluation.sheets import make_preference, make_sheet, read_marks
-from sur_core.evaluation.sheets.preference import PROMPT
+from sur_core.evaluation.results import read_results
+from sur_core.evaluation.sheets import PageOptions, make_preference, make_sheet, merge_marks, read_marks
+from sur_core.evaluation.sheets.preference import PROMPT, QUALITY
+from sur_core.evaluation.sheets.standing import Drawn, marks_standing
 from sur_core.evaluation.study_files import read_study
-from sur_core.evaluation.study_tables import VOTES_HEAD, all_tables, quality_table
-from tests.sheet_runs import answer_file
+from sur_core.evaluation.study_tables import VOTES_HEAD, all_tables, quality_table, tables_at_a_glance
+from tests.evaluation_runs import adapter_file
+from tests.sheet_runs import answer_file, make_results
 from tests.small_data import tiny_model
-from tests.study_reports import ARMS, METHODS, PROMPTS, make_study
+from tests.study_reports import ARMS, METHODS, PROMPTS, SEEDS, make_study
 from tests.study_runs import study as run_small_study
 from tests.study_runs import write_study_file
 from tests.test_demo_report import Page
@@ -136,6 +140,179 @@ def test_which_picture_shows_the_prompt_better_is_no_question_of_quality(study, 
     found = read_study(study.folder)
     assert VOTES_HEAD not in quality_table(found)
     assert "Which picture shows better what the prompt says? (2 people)" in all_tables(found)
+
+
+@pytest.mark.parametrize("ask", [QUALITY, PROMPT])
+def test_what_is_asked_decides_and_not_the_words_it_is_asked_in(study, tmp_path, ask):
+    files = preferred(study, tmp_path, ask=ask, options=PageOptions(question="And which one here?"))
+    assert main(["evaluate", "preference", *files]) == 0
+    found = read_study(study.folder)
+    assert (VOTES_HEAD in quality_table(found)) == (ask == QUALITY)
+    assert "And which one here? (2 people)" in all_tables(found)
+    told = json.loads((study.folder / "study.json").read_text("utf-8"))["people"][0]
+    assert told["preferences"][0]["ask"] == ask and told["left_out"] == []
+
+
+def edited(path, change):
+    """Change the object in a JSON file."""
+    found = json.loads(path.read_text("utf-8"))
+    change(found)
+    path.write_text(json.dumps(found), "utf-8")
+
+
+def merged_file(study, name="preferences.json"):
+    return next((study.folder / "cells").rglob(name))
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("ask", [QUALITY, PROMPT])
+def test_answers_of_before_it_was_kept_what_is_asked_are_told_by_the_usual_words(study, tmp_path, ask, own):
+    words = {"options": PageOptions(question="And which one here?")} if own else {}
+    files = preferred(study, tmp_path, ask=ask, **words)
+    key = merged_file(study, "key.json")
+    edited(key, lambda found: found.pop("ask"))
+    assert main(["evaluate", "preference", *files]) == 0
+    edited(merged_file(study), lambda found: found.pop("ask"))
+    found = read_study(study.folder)
+    assert (VOTES_HEAD in quality_table(found)) == (ask == QUALITY and not own)
+    assert ("does not say what was asked for" in all_tables(found)) == own
+    edited(key, lambda found: found.update(ask=ask))  # as it is told to do
+    assert main(["evaluate", "preference", *files]) == 0
+    assert (VOTES_HEAD in quality_table(read_study(study.folder))) == (ask == QUALITY)
+    edited(key, lambda found: found.update(ask="beauty"))
+    assert main(["evaluate", "preference", *files]) == 1
+
+
+# --- pictures that are drawn anew ---------------------------------------------------------------------------
+
+
+def drawn_anew(study, cell, arm: str, seeds=SEEDS):
+    """Other pixels under the names that the pictures had."""
+    for picture in cell.evaluation.of(arm):
+        if picture.seed in seeds:
+            path = cell.evaluation.file(picture)
+            write_picture(path, 255 - read_picture(path))
+
+
+def table_3(study) -> dict:
+    """{(method, adapter): preferences of baseline and ours}."""
+    rows = rows_of(quality_table(study))
+    return {tuple(row[1:3]): row[-2:] for row in rows[2:]} if VOTES_HEAD in quality_table(study) else {}
+
+
+def test_votes_about_pictures_that_are_others_now_are_left_out_and_counted(study, tmp_path, capsys):
+    cell, files = study.cells[1], preferred(study, tmp_path)
+    assert main(["evaluate", "preference", *files]) == 0
+    whole = table_3(read_study(study.folder))
+    drawn_anew(study, cell, STRONG, seeds=SEEDS[:1])
+    found = read_study(study.folder)
+    left = table_3(found)
+    assert left[cell.method, WEAK] == whole[cell.method, WEAK]
+    assert left[cell.method, STRONG] == ["50.00", "50.00 (p 1.000, 20 answers, 0 none)"]
+    words = "5 of 30 pairs of pictures that people chose from, which are no longer those of the results"
+    assert words in all_tables(found) and words in tables_at_a_glance(found)
+    assert main(["evaluate", "report", str(study.folder)]) == 0
+    assert words in Page((study.folder / REPORT).read_text("utf-8")).text
+    drawn_anew(study, cell, BASE)
+    gone = read_study(study.folder)
+    assert table_3(gone) == {} and "30 of 30 pairs of pictures" in all_tables(gone)
+    assert "Which picture is of better quality?" not in all_tables(gone)
+    capsys.readouterr()
+    assert main(["evaluate", "preference", *files]) == 0
+    assert "left out: preference study" in capsys.readouterr().out
+    told = json.loads((study.folder / "study.json").read_text("utf-8"))["people"]
+    assert [one["preferences"] for one in told] == [[]] and "30 of 30 pairs" in told[0]["left_out"][0]
+
+
+def test_marks_of_pictures_that_are_others_now_count_for_no_arm_and_no_judge(study, tmp_path):
+    cell = study.cells[0]
+    assert main(["evaluate", "sheet", *marked(study, tmp_path)]) == 0
+    drawn_anew(study, cell, STRONG, seeds=SEEDS[1:])
+    found = read_study(study.folder)
+    (people,) = found.people
+    arm = people.marks[0].arm(STRONG)
+    assert (arm.right, arm.wrong, arm.undecided) == (0, 0, 5), (
+        "the seed on which the two do not agree is left"
+    )
+    assert people.marks[0].arm(BASE).wrong == 15
+    assert "10 of 45 marked pictures" in all_tables(found)
+    rows = rows_of(people.judges[0])
+    counts = next(row for row in rows if row[0] == "all")
+    assert "30" in counts, "fifteen of each arm that is left"
+
+
+def test_an_arm_that_drew_the_same_as_another_loses_its_marks_by_itself(tmp_path):
+    results = make_results(tmp_path / "r", ("base", "eta 0"), ("hand", "hand"))
+    key = make_sheet(results, tmp_path / "page.html").key
+    file = answer_file(tmp_path / "a.json", key, "Anna", lambda item: "yes")
+    found = read_results(results)
+    for picture in found.of("base"):
+        write_picture(found.file(picture), 255 - read_picture(found.file(picture)))
+    marks, words = marks_standing(merge_marks(key, [file]), Drawn(found))
+    assert {p.item.arms for p in marks.pictures} == {("eta 0",)} and marks.arm("eta 0").right == 12
+    assert {p.item.path for p in marks.pictures} == {p.path for p in found.of("eta 0")}
+    assert words.startswith("12 of 24 marked pictures")
+
+
+def test_pictures_that_cannot_be_looked_at_are_told_by_their_path(study, tmp_path):
+    """Files that somebody has deleted, and answers of before the key kept what tells a picture."""
+    assert main(["evaluate", "preference", *preferred(study, tmp_path)]) == 0
+    whole, cell = table_3(read_study(study.folder)), study.cells[1]
+    first, second, *_ = cell.evaluation.of(STRONG)
+    cell.evaluation.file(first).unlink()
+    cell.evaluation.file(second).write_bytes(b"no picture")
+    assert table_3(read_study(study.folder)) == whole
+
+    def without(found):
+        for item in found["shown"]:
+            del item["left_pixels"], item["right_pixels"]
+
+    edited(merged_file(study), without)
+    assert table_3(read_study(study.folder)) == whole
+
+    def renamed(found):
+        for picture in found["pictures"]:
+            if picture["arm"] == STRONG and picture["seed"] == SEEDS[0]:
+                picture["path"] = picture["path"].replace("images/", "images/other-")
+
+    edited(study.folder / cell.folder / "results.json", renamed)
+    assert table_3(read_study(study.folder))[cell.method, STRONG][1].endswith(", 20 answers, 0 none)")
+
+
+def test_another_adapter_of_the_same_name_has_none_of_the_answers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(adapter_file(seed=0), tmp_path / "a.safetensors")
+    given = {
+        "models": [{"name": "DM", "path": str(tiny_model("sd1"))}],
+        "methods": [{"kind": "none"}],
+        "adapters": [{"name": "SUR", "path": str(tmp_path / "a.safetensors"), "etas": [0.5]}],
+        "quality": None,
+    }
+    found = run_small_study(tmp_path, **given)
+    key = make_preference(found.folder / found.cells[0].folder, tmp_path / "page.html").key
+    answer_file(tmp_path / "x.json", key, "Anna", prefer("SUR, eta 0.5"), PREFERENCES)
+    assert main(["evaluate", "preference", "x.json"]) == 0
+    assert VOTES_HEAD in (found.folder / "study.md").read_text("utf-8")
+    shutil.copy(adapter_file(seed=7), tmp_path / "a.safetensors")
+    again = run_small_study(tmp_path, **given)
+    pairs = len(json.loads(key.read_text("utf-8"))["items"])
+    text = (found.folder / "study.md").read_text("utf-8")
+    assert VOTES_HEAD not in text and f"{pairs} of {pairs} pairs of pictures" in text
+    assert again.people[0].preferences == ()
+
+
+@pytest.mark.parametrize("kind", ["sheet", "preference"])
+def test_what_is_merged_elsewhere_is_not_said_to_be_in_the_studys_tables(study, tmp_path, kind, capsys):
+    files = marked(study, tmp_path) if kind == "sheet" else preferred(study, tmp_path)
+    before = {name: (study.folder / name).read_bytes() for name in ("study.md", "study.json", REPORT)}
+    assert main(["evaluate", kind, "merge", *files, "-o", "elsewhere"]) == 0
+    said = capsys.readouterr().out
+    assert "now with what people said" not in said and "study.md: not changed" in said
+    assert {name: (study.folder / name).read_bytes() for name in before} == before
+    own = merged_file(study, "key.json").parent
+    assert main(["evaluate", kind, "merge", *files, "-o", str(own)]) == 0
+    assert "now with what people said" in capsys.readouterr().out
+    assert b"## People" in (study.folder / "study.md").read_bytes()
 
 
 def test_without_measures_table_3_is_of_preferences_alone(tmp_path, monkeypatch):

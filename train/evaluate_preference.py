@@ -59,8 +59,9 @@ def _make(options: argparse.Namespace) -> None:
 def _merge(options: argparse.Namespace) -> None:
     key = find_key(options.answers, PREFERENCE, options.results)
     found = merge_preferences(key, options.answers)
-    written = write_preferences_report(found, options.output or key.parent)
-    refresh_study(key.parents[2])
+    output = options.output or key.parent
+    written = write_preferences_report(found, output)
+    refresh_study(key, output)
     print(pairs_table(found) + "\n")
     print(people_table(found) + "\n")
     tell_merged(found.notes, written)

@@ -58,7 +58,8 @@ def add_merging(parser: argparse.ArgumentParser) -> None:
     add("answers", type=Path, nargs="+", metavar="FILE", help="that people saved from the page")
     words = "the page was made from; its key is there (looked for here and three folders below)"
     add("--results", type=Path, metavar="RESULTS_FOLDER", help=words)
-    add("-o", "--output", type=Path, metavar="FOLDER", help="for the tables (that of the key)")
+    words = "for the tables; a study has in its own only what is merged without this (that of the key)"
+    add("-o", "--output", type=Path, metavar="FOLDER", help=words)
 
 
 def page_place(options: argparse.Namespace, what: str) -> Path:
@@ -92,14 +93,30 @@ def tell_merged(notes, written) -> None:
     print(f"all tables: {next(path for path in written if path.name == 'tables.md')}")
 
 
-def refresh_study(results: Path) -> None:
-    """If the results are a cell of a finished study, its tables tell of people too."""
-    study = results.resolve().parents[1]
-    if results.resolve().parent.name == CELLS and (study / STUDY).is_file():
-        found = read_study(study)
-        write_study(found)
-        report, _ = write_report(found)
-        print(f"{study / 'study.md'} and {report.name}: now with what people said")
+def refresh_study(key: Path, output: Path) -> None:
+    """If the key lies in a cell of a finished study, its tables tell of people too: of those whose answers
+    are merged into the key's folder.
+
+    Args:
+        output: the folder they were merged into.
+    """
+    results = key.resolve().parents[2]
+    study = results.parents[1]
+    if results.parent.name != CELLS or not (study / STUDY).is_file():
+        return
+    if output.resolve() != key.resolve().parent:
+        print(
+            f"{study / 'study.md'}: not changed, as answers that are merged into another folder than "
+            f"{key.parent} are not the study's. Merge without -o to have them in its tables"
+        )
+        return
+    found = read_study(study)
+    write_study(found)
+    report, _ = write_report(found)
+    print(f"{study / 'study.md'} and {report.name}: now with what people said")
+    for cell in found.people:
+        for note in cell.notes:
+            print(f"note: {cell.model}, {cell.method}: left out: {note}")
 
 
 def _make(options: argparse.Namespace) -> None:
@@ -115,8 +132,9 @@ def _merge(options: argparse.Namespace) -> None:
     key = find_key(options.answers, SHEET, options.results)
     marks = merge_marks(key, options.answers)
     judge = judge_agreement(marks, key.parents[2])
-    written = write_marks_report(marks, options.output or key.parent, judge)
-    refresh_study(key.parents[2])
+    output = options.output or key.parent
+    written = write_marks_report(marks, output, judge)
+    refresh_study(key, output)
     print(arms_table(marks) + "\n")
     if len(marks.people) > 1:
         print(agreement_table(*marks.agreements()) + "\n")

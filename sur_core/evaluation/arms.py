@@ -81,9 +81,8 @@ def adapter_arm(
 
     Raises:
         ValueError: an LLMDiff-Adapter without ``llm``, or with ``to_negative``, which is SUR's.
-        OSError: the file cannot be read.
     """
-    if not is_llmdiff_file(path):
+    if not _is_llmdiff(path):
         return Arm(name, adapter=path, eta=amount, to_negative=to_negative, **others)
     if to_negative:
         raise ValueError(
@@ -96,17 +95,17 @@ def trained_amount(path: str | os.PathLike) -> float | None:
     """With how much of an adapter to draw: a SUR-adapter's eta in training, ``None`` where its file does not
     say; 1 for LLMDiff.
     """
-    return 1.0 if is_llmdiff_file(path) else read_passport(path).eta
+    return 1.0 if _is_llmdiff(path) else read_passport(path).eta
 
 
 def amount_words(path: str | os.PathLike, amount: float) -> str:
     """``"eta 0.3"`` or, of an LLMDiff-Adapter, ``"strength 0.3"``."""
-    return f"{'strength' if is_llmdiff_file(path) else 'eta'} {amount:g}"
+    return f"{'strength' if _is_llmdiff(path) else 'eta'} {amount:g}"
 
 
 def system_name(path: str | os.PathLike) -> str:
     """What an adapter file is called in tables by itself."""
-    return "LLMDiff" if is_llmdiff_file(path) else "SUR"
+    return "LLMDiff" if _is_llmdiff(path) else "SUR"
 
 
 def check_adapter_files(arm: Arm) -> None:
@@ -131,3 +130,11 @@ def check_arms(arms: Sequence[Arm], prompts: Sequence[EvalPrompt]) -> None:
                 f"arm {arm.name!r} draws complex prompts, but {len(without)} prompts have none, such as "
                 f"{without[0]!r}; add 'complex' to the prompt set or leave the arm out"
             )
+
+
+def _is_llmdiff(path: str | os.PathLike) -> bool:
+    """A file that cannot be read is none: whoever reads it says what is wrong."""
+    try:
+        return is_llmdiff_file(path)
+    except OSError:
+        return False

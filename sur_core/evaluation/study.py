@@ -22,6 +22,8 @@ from .statistics import ALL, Comparison
 from .study_people import CellPeople
 
 CELLS = "cells"
+CLIP_SCORE = "clip_score"
+"""The measure that stands in Table 2."""
 TESTS = ("independent", "welch", "paired", "by_prompt", "mcnemar")
 
 
@@ -75,7 +77,9 @@ class AccuracyRow:
 
 @dataclass(frozen=True)
 class QualityRow:
-    """An entry of Table 3. Its adjusted p-values are over all entries of the table."""
+    """An entry of Table 3, or a CLIP Score of Table 2. Its adjusted p-values are over all entries of Table 3,
+    or over all CLIP Scores.
+    """
 
     model: str
     method: str
@@ -192,17 +196,20 @@ def accuracy_rows(cells: Sequence[Cell]) -> tuple[AccuracyRow, ...]:
 
 
 def quality_rows(cells: Sequence[Cell], measures: Sequence[Measure]) -> tuple[QualityRow, ...]:
-    """Of every cell, arm and measure over all pictures, with Holm's correction for each test."""
+    """Of every cell, arm and measure over all pictures, with Holm's correction for each test: over Table 3,
+    and over CLIP Scores by themselves, which are not in that table.
+    """
     rows = [
         QualityRow(cell.model, cell.method, score) for cell in cells for score in _compared(cell, measures)
     ]
-    for test in TESTS[:-1]:
-        p_values = [row.score.comparison and getattr(row.score.comparison, test).p for row in rows]
-        adjusted = holm(p_values)
-        rows = [
-            replace(row, score=replace(row.score, **{f"holm_{test}": p}))
-            for row, p in zip(rows, adjusted, strict=True)
-        ]
+    for in_table_2 in (False, True):
+        family = [place for place, row in enumerate(rows) if (row.score.measure == CLIP_SCORE) is in_table_2]
+        for test in TESTS[:-1]:
+            found = [rows[place].score.comparison for place in family]
+            adjusted = holm([comparison and getattr(comparison, test).p for comparison in found])
+            for place, p in zip(family, adjusted, strict=True):
+                score = replace(rows[place].score, **{f"holm_{test}": p})
+                rows[place] = replace(rows[place], score=score)
     return tuple(rows)
 
 

@@ -11,9 +11,9 @@
     accuracies      [{model, method, comparison, holm: {test: p}}]          Table 2
     qualities       [{model, method, score: fields of ScoreComparison}]     Table 3
     people          [{model, method, marks: [{people, arms: [{arm, type, right, wrong, undecided, share}]}],
-                    judge: [agreement in Markdown], preferences: [{question, people, votes: [{pair, type,
-                    person, first, second, none, share, p}]}]}]; for readers: it is taken from the cells' own
-                    files again
+                    judge: [agreement in Markdown], preferences: [{question, ask, people, votes: [{pair,
+                    type, person, first, second, none, share, p}]}], left_out: [what is not counted, in
+                    words]}]; for readers: it is taken from the cells' own files again
 
 Pictures and verdicts are in each cell's own ``results.json``. ``study.csv`` has a row for every comparison
 of both tables, with all its figures. None holds a date, so that equal studies leave equal files.

@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .sheets.against_judge import judge_agreement
+from .sheets.against_judge import agreement_words
 from .sheets.key import FOLDERS, PREFERENCE, SHEET
 from .sheets.marks import MARKS_FILE, Marks, read_marks
-from .sheets.preference import PROMPT, QUESTIONS
+from .sheets.preference import QUALITY
 from .sheets.preferences import PREFERENCES_FILE, Preferences, ShownPair, Votes, all_votes, read_preferences
+from .sheets.standing import Drawn, marks_standing, preferences_standing
 from .statistics import ALL
+
+_UNKNOWN = (
+    "none of its answers is in User Preference, as its key does not say what was asked for, and the question "
+    'is in other words than the usual ones; write "ask": "quality" (or "prompt") into its key.json and merge '
+    "the answers again"
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,8 @@ class CellPeople:
         marks: of each marking sheet.
         judges: for each sheet how far the judge agrees with it, in Markdown.
         preferences: of each preference study.
+        notes: what is not counted, in words. Answers about pictures that are no longer the cell's are in none
+            of the others.
     """
 
     model: str
@@ -30,13 +39,14 @@ class CellPeople:
     marks: tuple[Marks, ...] = ()
     judges: tuple[str, ...] = ()
     preferences: tuple[Preferences, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def votes(self, baseline: str, arm: str) -> Votes | None:
-        """All answers to which picture is better, of the baseline's (first) and an arm's; ``None`` without.
-        Studies that ask which picture shows the prompt better are not counted.
+        """All answers to which picture is of better quality, of the baseline's (first) and an arm's; ``None``
+        without. Studies that ask which picture shows the prompt better are not counted.
         """
         pair = (baseline, arm)
-        counted = [found for found in self.preferences if found.question != QUESTIONS[PROMPT]]
+        counted = [found for found in self.preferences if found.ask == QUALITY]
         shown = tuple(
             ShownPair(one.item, pair, one.answers)
             for found in counted
@@ -58,13 +68,26 @@ def people_of(study: Path, cells: Sequence) -> tuple[CellPeople, ...]:
     """Of the :class:`.study.Cell` objects of a study whose results are written; only where people said
     something. Errors as :func:`people_in`.
     """
-    found = []
-    for cell in cells:
-        marks, preferences = people_in(study / cell.folder)
-        judges = tuple(filter(None, (judge_agreement(one, study / cell.folder) for one in marks)))
-        if marks or preferences:
-            found.append(CellPeople(cell.model, cell.method, marks, judges, preferences))
-    return tuple(found)
+    found = (_people_of(study / cell.folder, cell) for cell in cells)
+    return tuple(one for one in found if one.marks or one.preferences or one.notes)
+
+
+def _people_of(folder: Path, cell) -> CellPeople:
+    all_marks, all_preferences = people_in(folder)
+    drawn = Drawn(cell.evaluation)
+    marks = [marks_standing(one, drawn) for one in all_marks]
+    preferences = [preferences_standing(one, drawn) for one in all_preferences]
+    notes = [f"sheet {one.study}: {words}" for one, words in marks if words]
+    notes += [f"preference study {one.study}: {words}" for one, words in preferences if words]
+    notes += [f"preference study {one.study}: {_UNKNOWN}" for one, _ in preferences if not one.ask]
+    return CellPeople(
+        cell.model,
+        cell.method,
+        tuple(one for one, _ in marks if one.people),
+        tuple(filter(None, (agreement_words(one, cell.evaluation) for one, _ in marks))),
+        tuple(one for one, _ in preferences if one.people),
+        tuple(notes),
+    )
 
 
 def people_to_json(found: CellPeople) -> dict[str, Any]:
@@ -72,6 +95,7 @@ def people_to_json(found: CellPeople) -> dict[str, Any]:
     preferences = [
         {
             "question": one.question,
+            "ask": one.ask,
             "people": list(one.people),
             "votes": [
                 {
@@ -92,6 +116,7 @@ def people_to_json(found: CellPeople) -> dict[str, Any]:
         "marks": marks,
         "judge": list(found.judges),
         "preferences": preferences,
+        "left_out": list(found.notes),
     }
 
 

@@ -8,7 +8,7 @@ from .sheets.marks_report import agreement_table, arms_table
 from .sheets.preferences import Votes
 from .sheets.preferences_report import pairs_table
 from .statistics import ALL, NOT_EQUAL_NOTE, Comparison
-from .study import TESTS, Cell, MeasureInfo, QualityRow, Study
+from .study import CLIP_SCORE, TESTS, Cell, MeasureInfo, QualityRow, Study
 from .tables import (
     ABSENT,
     INDEPENDENT_NOTE,
@@ -21,7 +21,6 @@ from .tables import (
     why_undefined,
 )
 
-CLIP_SCORE = "clip_score"
 LEVEL = 0.05
 TEST_NAMES = {
     "independent": "independent t",
@@ -42,8 +41,9 @@ VOTES_HEAD = "User Preference (%)"
 VOTES_NOTE = (
     "User Preference: of people's answers with a preference, which picture of a pair was chosen; "
     "beside it the p of an exact binomial test, which takes every answer for independent, all answers, and "
-    "how many had no preference. Not corrected by Holm. Intervals by bootstrap over prompts are among what "
-    "people said."
+    "how many had no preference. Not corrected by Holm. Counted are answers to which is of better quality, "
+    "about pictures that are still this study's; what is left out, and intervals by bootstrap over prompts, "
+    "are among what people said."
 )
 
 
@@ -69,7 +69,12 @@ def tables_at_a_glance(study: Study) -> str:
     parts = [semantic_table(study)] if study.accuracies or _clip(study) else []
     parts += [quality_table(study)] if _shown(study) or preferred(study) else []
     pictures = sum(len(cell.evaluation.pictures) for cell in study.cells)
-    return "\n\n".join([*parts, f"{pictures} pictures, {len(study.cells)} cells"])
+    notes = (
+        f"note: {found.model}, {found.method}: left out: {note}"
+        for found in study.people
+        for note in found.notes
+    )
+    return "\n\n".join([*parts, *notes, f"{pictures} pictures, {len(study.cells)} cells"])
 
 
 def semantic_table(study: Study) -> str:
@@ -175,7 +180,7 @@ def measures_tests_table(study: Study) -> str:
     compared = [row.score.comparison for row in study.qualities if row.score.comparison]
     note = (
         "Left out: pairs in which the measure is not defined for one of the pictures. "
-        f"{OVER_PICTURES_NOTE} {why_undefined(compared)}{HOLM_NOTE} {NOT_EQUAL_NOTE}"
+        f"{OVER_PICTURES_NOTE} {why_undefined(compared)}{holm_words(study)} {NOT_EQUAL_NOTE}"
     )
     return f"{markdown(rows)}\n\n{note}"
 
@@ -193,7 +198,14 @@ def people_tables(study: Study) -> str:
         parts += found.judges
         for one in found.preferences:
             parts += [f"{one.question} ({len(one.people)} people)", pairs_table(one)]
+        parts += [f"Left out: {note}." for note in found.notes]
     return "\n\n".join(parts)
+
+
+def holm_words(study: Study) -> str:
+    """Of which p Holm's correction of the measures is made."""
+    apart = " CLIP Scores, which stand in Table 2, are adjusted among themselves, all others as in Table 3."
+    return HOLM_NOTE + apart * _clip(study)
 
 
 def preferred(study: Study) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .evaluation import ClipScore, Evaluation
 from .kid import KID
-from .statistics import ALL, NOT_EQUAL_NOTE, Comparison, Interval
+from .statistics import ALL, FEW_PROMPTS_NOTE, NOT_EQUAL_NOTE, Comparison, Interval
 
 UNDEFINED = "not defined"
 ABSENT = "-"
@@ -20,7 +20,8 @@ INDEPENDENT_NOTE = (
 OVER_PICTURES_NOTE = (
     "The interval and the paired t-test over prompts are the ones to rely on. The others take pictures of "
     "one prompt for independent: the independent t-test and Welch's miss differences where prompts differ in "
-    "difficulty, and those of pairs find too many where an arm helps some prompts and harms others."
+    "difficulty, and those of pairs find too many where an arm helps some prompts and harms others. "
+    f"{FEW_PROMPTS_NOTE}"
 )
 
 

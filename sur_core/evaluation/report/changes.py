@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..prompt_sets import EvalPrompt
-from ..study import Cell, Study
-from ..study_tables import CLIP_SCORE
+from ..study import CLIP_SCORE, Cell, Study
 
 RIGHT = "right"
 """Stands where a measure's name does: the judge's marks, 1 for right."""

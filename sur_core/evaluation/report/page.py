@@ -9,15 +9,15 @@ from xml.etree.ElementTree import Element
 
 from ...atomic import atomic_write
 from ...page_elements import element, page, readable
-from ..study import Study
-from ..study_tables import CLIP_SCORE, preferred
+from ..study import CLIP_SCORE, Study
+from ..study_tables import preferred
 from .cases import case_parts
 from .grid import picture_grids
 from .making import commands, compared_tables
 from .pictures import Thumbnails
 from .prompts_csv import PROMPTS, prompts_csv
 from .style import STYLE
-from .summary import findings, headline
+from .summary import findings, headline, page_title
 from .tables import (
     measure_notes,
     measures_tests_table,
@@ -29,7 +29,6 @@ from .tables import (
 )
 
 REPORT = "report.html"
-TITLE = "A study of SUR-adapters"
 
 
 def write_report(study: Study) -> list[Path]:
@@ -74,7 +73,7 @@ def _page(study: Study) -> str:
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", TITLE),
+        element("title", page_title(study)),
         element("style", STYLE),
     )
     _make_readable(body)
@@ -82,7 +81,11 @@ def _page(study: Study) -> str:
 
 
 def _top(study: Study) -> Element:
-    parts = [element("h1", TITLE), element("p", headline(study), class_="lead"), _list(findings(study))]
+    parts = [
+        element("h1", page_title(study)),
+        element("p", headline(study), class_="lead"),
+        _list(findings(study)),
+    ]
     if study.remarks:
         box = element("h2", "What a reader must know"), _list(study.remarks)
         parts.append(element("div", *box, class_="remarks"))

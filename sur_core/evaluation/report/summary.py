@@ -5,18 +5,36 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from ..statistics import ALL, Comparison
+from ..statistics import ALL, FEW_PROMPTS_NOTE, Comparison
 from ..study import Study
 
 GAIN, LOSS, UNCLEAR = "gain", "loss", "unclear"
 
 
 def verdict(found: Comparison | None, sign: int = 1) -> str:
-    """Whether the interval over prompts excludes zero, and on which side. ``sign``: -1 if lower is better."""
-    bounds = None if found is None else found.over_prompts
-    if bounds is None or bounds.low is None or bounds.low <= 0 <= bounds.high:
+    """Whether interval and test over prompts both tell the arms apart, and which is better. ``sign``: -1 if
+    lower is better.
+    """
+    if found is None or not found.told_apart:
         return UNCLEAR
-    return GAIN if sign * bounds.low > 0 else LOSS
+    return GAIN if sign * found.difference > 0 else LOSS
+
+
+def page_title(study: Study) -> str:
+    """Names the systems whose adapters were compared."""
+    arms = [arm for cell in study.cells for arm in cell.arms]
+    systems = ["SUR-adapters"] * any(arm.adapter is not None for arm in arms)
+    systems += ["LLMDiff-Adapters"] * any(arm.llmdiff is not None for arm in arms)
+    return f"A study of {' and '.join(systems) or 'adapters'}"
+
+
+def sure_words(study: Study) -> str:
+    """When a difference is called one."""
+    confidence = study.cells[0].evaluation.settings.confidence
+    return (
+        f"the {100 * confidence:g}% interval over prompts excludes zero and the p of the paired t-test over "
+        f"prompts is {1 - confidence:.4g} or less"
+    )
 
 
 def headline(study: Study) -> str:
@@ -47,10 +65,9 @@ def findings(study: Study) -> list[str]:
     if not study.measures:
         lines.append("No measure of quality was taken.")
     if study.accuracies or study.measures:
-        sure = f"{100 * study.cells[0].evaluation.settings.confidence:g}%"
         lines.append(
-            f"A gain or a loss is where the {sure} interval over prompts excludes zero. These intervals are "
-            "not corrected for how many there are; Holm's p-values below are."
+            f"A gain or a loss is where {sure_words(study)}. {FEW_PROMPTS_NOTE} Neither is corrected for how "
+            "many there are; Holm's p-values below are."
         )
     return lines
 

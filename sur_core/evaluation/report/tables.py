@@ -10,14 +10,14 @@ from xml.etree.ElementTree import Element
 from ...page_elements import element, wide
 from ..sheets.preferences import Votes
 from ..statistics import ALL, NOT_EQUAL_NOTE, Comparison, SignificanceTest
-from ..study import TESTS, MeasureInfo, QualityRow, Study
+from ..study import CLIP_SCORE, TESTS, MeasureInfo, QualityRow, Study
 from ..study_tables import (
-    CLIP_SCORE,
     HOLM_NOTE,
     LEVEL,
     TEST_NAMES,
     VOTES_HEAD,
     VOTES_NOTE,
+    holm_words,
     people_tables,
     preferred,
     votes_words,
@@ -32,7 +32,7 @@ from ..tables import (
     percent,
     why_undefined,
 )
-from .summary import verdict
+from .summary import sure_words, verdict
 
 MEASURES_A_TABLE = 3
 """More of them side by side fit no sheet of paper."""
@@ -62,8 +62,8 @@ def semantic_table(study: Study) -> Element:
         rows.append((cell.model, row))
     note = (
         f"{_counts(study)} ↑ and ↓: more or less than the baseline. Small: how much, and the interval by "
-        "bootstrap over prompts, in color where it excludes zero. One that holds zero does not mean that "
-        "both are equal; it means that these pictures cannot tell them apart. Tests are below."
+        f"bootstrap over prompts, in color where {sure_words(study)}. Without color does not mean that both "
+        "are equal; it means that these pictures cannot tell them apart. Tests are below."
     )
     return _paired(heads, rows, "Right pictures, in the layout of the paper's Table 2", note)
 
@@ -87,9 +87,9 @@ def quality_tables(study: Study) -> list[Element]:
         made.append(_paired([head for head, _ in group], rows, caption))
     if len(columns) > preferred(study):
         note = (
-            f"{_counts(study)} Small: the difference with its interval by bootstrap over prompts; then p of "
-            f"the paper's independent t-test, ✓ above {LEVEL:g}, ✗ at or below it, and Holm's; and "
-            "those of the paired t-test over prompts. "
+            f"{_counts(study)} Small: the difference with its interval by bootstrap over prompts, in color "
+            f"where {sure_words(study)}; then p of the paper's independent t-test, ✓ above {LEVEL:g}, ✗ at "
+            "or below it, and Holm's; and those of the paired t-test over prompts. "
             f"{INDEPENDENT_NOTE} {HOLM_NOTE} {NOT_EQUAL_NOTE}"
         )
         made.append(element("p", note, class_="note"))
@@ -184,7 +184,7 @@ def measures_tests_table(study: Study) -> Element:
     compared = [row.score.comparison for row in study.qualities if row.score.comparison]
     note = (
         "Of each test: p, and below it Holm's. Left out: pairs in which the measure is not defined for one "
-        f"of the pictures. {OVER_PICTURES_NOTE} {why_undefined(compared)}{HOLM_NOTE} {NOT_EQUAL_NOTE}"
+        f"of the pictures. {OVER_PICTURES_NOTE} {why_undefined(compared)}{holm_words(study)} {NOT_EQUAL_NOTE}"
     )
     heads += ["Interval", *(TEST_NAMES[test] for test in TESTS[:-1])]
     return _table([heads], rows, "Tests of measures, with Holm's correction", note)

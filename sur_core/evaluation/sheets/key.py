@@ -5,10 +5,15 @@
     kind, version, study
     secret          what order, names and sides came from
     title, questions
+    ask             of preferences:  what is asked, "quality" or "prompt", in whatever words
     arms            names; the first is the one the others are compared with
     items           of a sheet:      {id, prompt_id, type, seed, path, pixels, arms}
-                    of preferences:  {id, prompt_id, type, seed, left, right, left_path, right_path}
+                    of preferences:  {id, prompt_id, type, seed, left, right, left_path, right_path,
+                                     left_pixels, right_pixels}
     pairs           of preferences:  [[arm, other arm], ...]
+
+Keys of before there were ``ask`` and the pixels of pairs are read as well; theirs are empty, and whether a
+picture is still the one that was shown is told by its path.
 """
 
 from __future__ import annotations
@@ -43,7 +48,9 @@ class SheetItem:
 
 @dataclass(frozen=True)
 class PairItem:
-    """Two pictures to choose from, of one prompt and seed; ``left`` and ``right`` are the arms' names."""
+    """Two pictures to choose from, of one prompt and seed; ``left`` and ``right`` are the arms' names,
+    ``left_pixels`` and ``right_pixels`` the pictures' digests.
+    """
 
     id: str
     prompt_id: str
@@ -53,6 +60,8 @@ class PairItem:
     right: str
     left_path: str
     right_path: str
+    left_pixels: str = ""
+    right_pixels: str = ""
 
 
 Item = TypeVar("Item", SheetItem, PairItem)
@@ -60,7 +69,7 @@ Item = TypeVar("Item", SheetItem, PairItem)
 
 @dataclass(frozen=True)
 class Key(Generic[Item]):
-    """As the file has it. ``pairs`` are empty for a sheet."""
+    """As the file has it. ``pairs`` and ``ask`` are empty for a sheet."""
 
     kind: str
     study: str
@@ -70,6 +79,7 @@ class Key(Generic[Item]):
     arms: tuple[str, ...]
     items: tuple[Item, ...]
     pairs: tuple[tuple[str, str], ...] = ()
+    ask: str = ""
 
     def place(self, results: Path) -> Path:
         """Where it lies in a results folder."""

@@ -74,7 +74,7 @@ def arms_table(marks: Marks) -> str:
         "and counts in no percentage. Arms are compared at the prompts and seeds at which both are decided. "
         "95% intervals. Wilson's takes pictures of one prompt for independent, and so do both tests (t: the "
         "paper's independent one); the interval over prompts, a bootstrap of the difference, does not: rely "
-        f"on it. {NOT_EQUAL_NOTE}"
+        f"on it, though over few prompts it is too narrow. {NOT_EQUAL_NOTE}"
     )
     return f"{markdown(rows)}\n\n{note}"
 

@@ -80,7 +80,7 @@ def make_preference(
     data = _data(found, items, options, ask)
     data["study"] = hiding.study(repr(data), *(seen[path].digest for path in paths))
     arms, questions = tuple(dict.fromkeys(arm for pair in pairs for arm in pair)), tuple(data["questions"])
-    key = Key(PREFERENCE, data["study"], hiding.secret, data["title"], questions, arms, items, pairs)
+    key = Key(PREFERENCE, data["study"], hiding.secret, data["title"], questions, arms, items, pairs, ask)
     files = _files(found, items, data, format, report)
     remarks = _remarks(alike, pairs, cells, reuse, size_remark(shown, seen))
     return write_both(key, results, page, data, files, format, inside, remarks)
@@ -179,6 +179,8 @@ def _items(
                 right=right.arm,
                 left_path=left.path,
                 right_path=right.path,
+                left_pixels=seen[left.path].digest,
+                right_pixels=seen[right.path].digest,
             )
         )
     return tuple(items)

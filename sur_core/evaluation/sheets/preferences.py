@@ -17,7 +17,7 @@ from .agreement import Kappa, agreements
 from .answers import check_items, read_answers
 from .intervals import binomial, wilson
 from .key import PREFERENCE, PairItem, read_key
-from .preference import CHOICES, LEFT, NONE, RIGHT
+from .preference import ASKS, CHOICES, LEFT, NONE, QUESTIONS, RIGHT
 
 VERSION = 1
 PREFERENCES_FILE = "preferences.json"
@@ -83,6 +83,8 @@ class Preferences:
         people: the names given, in order.
         shown: in the order of the page.
         notes: what of the files was left out, in words.
+        ask: what was asked, whatever the words: one of :data:`.preference.ASKS`, or "" where a page asked in
+            words of its own before this was kept.
     """
 
     study: str
@@ -92,6 +94,7 @@ class Preferences:
     people: tuple[str, ...]
     shown: tuple[ShownPair, ...]
     notes: tuple[str, ...] = ()
+    ask: str = ""
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -145,7 +148,8 @@ def merge_preferences(key: str | os.PathLike, files: Sequence[str | os.PathLike]
         for item in found.items
     )
     people = tuple(one.marker for one in answers)
-    return Preferences(found.study, found.title, found.questions[0], found.pairs, people, shown, tuple(notes))
+    question, ask = found.questions[0], _ask(found.questions[0], found.ask, key)
+    return Preferences(found.study, found.title, question, found.pairs, people, shown, tuple(notes), ask)
 
 
 def write_preferences(found: Preferences, folder: Path) -> Path:
@@ -192,10 +196,19 @@ def read_preferences(path: str | os.PathLike) -> Preferences:
         pairs = tuple(tuple(pair) for pair in found["pairs"])
         people, notes = tuple(found["people"]), tuple(found["notes"])
         shown = tuple(map(_shown, found["shown"]))
-        return Preferences(found["study"], found["title"], found["question"], pairs, people, shown, notes)
+        study, title, question = (found[name] for name in ("study", "title", "question"))
+        ask = _ask(question, found.get("ask", ""), path)
+        return Preferences(study, title, question, pairs, people, shown, notes, ask)
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path}: damaged ({reason}); merge the answers again") from error
+
+
+def _ask(question: str, ask: str, path: Path) -> str:
+    """What was asked. ``ask``: as a file has it; "" if older than that. ValueError: it is neither of them."""
+    if ask not in ("", *ASKS):
+        raise ValueError(f"{path}: damaged: ask is {ask!r}; expected {' or '.join(ASKS)}")
+    return ask or next((known for known in ASKS if QUESTIONS[known] == question), "")
 
 
 def _shown(entry: dict) -> ShownPair:

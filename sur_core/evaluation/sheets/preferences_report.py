@@ -53,7 +53,8 @@ def pairs_table(found: Preferences) -> str:
         "Percent of answers that had a preference. 95% intervals. Wilson's interval and the exact binomial "
         "test take every answer for independent, though several people answer about one pair of pictures and "
         "one prompt has several. Net: points by which the second arm is chosen more often than the first, "
-        "among all answers, with an interval by bootstrap over prompts, which is the one to rely on. "
+        "among all answers, with an interval by bootstrap over prompts, which is the one to rely on, though "
+        "over few prompts it is too narrow. "
         f"{NOT_EQUAL_NOTE}"
     )
     return f"{markdown(rows)}\n\n{note}"
