@@ -440,7 +440,7 @@ def test_every_picture_of_a_case_is_its_arms_its_prompts_and_its_seeds(exact):
 @pytest.mark.parametrize(
     ("side", "size", "kind"),
     [((40, 64), (40, 64), "PNG"), ((96, 96), (96, 96), "JPEG"), ((512, 768), (128, 192), "JPEG"),
-     ((2048, 512), (384, 96), "JPEG")],
+     ((2048, 512), (768, 192), "JPEG")],
 )  # fmt: skip
 def test_pictures_are_small_copies_with_nothing_but_pixels(study, tmp_path, side, size, kind):
     cell = study.cells[0]
@@ -455,7 +455,9 @@ def test_pictures_are_small_copies_with_nothing_but_pixels(study, tmp_path, side
     exif[0x9286] = "a secret"
     whole = Image.effect_mandelbrot(side, (-2, -1.5, 1, 1.5), 50).convert("RGB")
     whole.save(path, exif=exif)
-    image = Thumbnails().shot(own, picture, "Baseline").find("img")
+    shot = Thumbnails().shot(own, picture, "Baseline")
+    assert ("wide" in shot.get("class").split()) == (side[0] >= 2 * side[1]), "a panorama has room of its own"
+    image = shot.find("img")
     _, content = data_of(image.attrib)
     with Image.open(io.BytesIO(content)) as small:
         assert small.format == kind and small.size == size and not small.getexif()

@@ -15,7 +15,6 @@ from ..tables import ABSENT
 _TOLD_ELSEWHERE = (
     "model",
     "model path",
-    "model fingerprint",
     "method",
     "judge",
     "judge settings",
@@ -26,9 +25,8 @@ _TOLD_ELSEWHERE = (
 def compared_tables(study: Study) -> list[Element]:
     """Models, methods, adapters and settings."""
     models = {cell.model: cell.evaluation.about for cell in study.cells}
-    names = ("model path", "model fingerprint")
-    rows = [[name, *(about.get(what, ABSENT) for what in names)] for name, about in models.items()]
-    made = [table(["Model", "Path", "Fingerprint"], rows, "Models")]
+    rows = [[name, about.get("model path", ABSENT)] for name, about in models.items()]
+    made = [table(["Model", "Path"], rows, "Models")]
     rows = []
     for cell in study.cells:
         about = cell.evaluation.about.items()

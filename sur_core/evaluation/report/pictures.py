@@ -13,7 +13,7 @@ from ..evaluation import Picture
 from ..pictures import read_picture
 from ..study import Cell
 
-HEIGHT, WIDTH = 192, 384
+HEIGHT, WIDTH = 192, 768
 """The most a small picture has, in pixels; a panorama is wide."""
 EXACT = 64
 """Pictures up to this side are PNG files, since JPEG would smear them."""
@@ -35,12 +35,14 @@ class Thumbnails:
     def shot(self, cell: Cell, picture: Picture, label: str) -> Element:
         """A picture with its label and the judge's mark; words in place of one that cannot be shown."""
         path, mark = cell.evaluation.file(picture), _mark(picture)
+        shape = "shot"
         if path not in self._made and path not in self.lost:
             self._make(path, f"{cell.folder}/{picture.path}")
         if path in self.lost:
             shown = element("div", self.lost[path], class_="lost")
         else:
             src, (width, height) = self._made[path]
+            shape = "shot wide" if width >= 2 * height else "shot"
             alt = ", ".join(filter(None, (label, f"seed {picture.seed}", mark)))
             shown = element("img", src=src, alt=alt, title=mark or label, width=width, height=height)
         verdict = picture.verdict
@@ -49,7 +51,7 @@ class Thumbnails:
             words = "✓ right" if verdict.right else "✗ wrong"
             tick = element("span", words, class_="yes" if verdict.right else "no")
             why = None if verdict.right else element("small", textwrap.shorten(verdict.why, _WHY))
-        return element("div", shown, element("b", label), tick, why, class_="shot")
+        return element("div", shown, element("b", label), tick, why, class_=shape)
 
     def _make(self, path: Path, name: str) -> None:
         if not path.is_file():

@@ -61,6 +61,7 @@ summary { cursor: pointer; padding: .2rem 0; }
 figure.cell { margin: 0; max-width: 100%; }
 .shots { display: flex; flex-wrap: wrap; gap: .5rem; }
 .shot { width: 9.2rem; font-size: .78rem; line-height: 1.3; overflow-wrap: anywhere; }
+.shot.wide { width: 32rem; max-width: 100%; }
 .shot img { display: block; width: 100%; height: auto; border-radius: 3px; margin-bottom: .2rem; }
 .shot b { display: block; font-weight: 600; }
 .shot small { display: block; font-size: .75rem; }
@@ -75,6 +76,7 @@ pre {
 @media (max-width: 40rem) {
   th, td { padding-right: .5rem; }
   .shot { width: calc(50vw - 1.5rem); max-width: 9.2rem; }
+  .shot.wide { width: 100%; max-width: 32rem; }
 }
 @media print {
   @page { size: A4 landscape; margin: 12mm; }
@@ -87,6 +89,7 @@ pre {
   h2, h3, h4, caption, thead, .group, .prompt > .note { break-after: avoid; }
   tr, figure, .remarks { break-inside: avoid; }
   .shot { width: 7rem; }
+  .shot.wide { width: 24rem; max-width: 100%; }
   details::details-content { content-visibility: visible; display: block; height: auto; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
