@@ -18,7 +18,7 @@ from tests.browser import frontend as browser
 from tests.browser.test_surd_review import CONTRASTS
 from tests.sheet_runs import PROMPTS, make_results, told_by
 
-WAIT_MS = 25_000
+WAIT_MS = 60_000
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ SET_WIDGETS = """([kind, text]) => app.graph.nodes.flatMap(n => n.widgets ?? [])
 @pytest.mark.parametrize("node_type", NAMES)
 def test_a_node_can_be_added_under_its_name_and_category(frontend, node_type):
     node = frontend.add(node_type)
-    assert (node["title"], node["category"]) == (NAMES[node_type], "SUR")
+    category = "SUR/LLMDiff" if node_type.startswith("LLMDiff") else "SUR"
+    assert (node["title"], node["category"]) == (NAMES[node_type], category)
     assert frontend.problems == []
 
 
