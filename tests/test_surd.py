@@ -261,9 +261,13 @@ def test_sixty_thousand_samples_take_less_than_30_mb(tmp_path):
         (tmp_path / f"{number:06d}.png").touch()
     del rows
     len(open_surd(tmp_path))  # whatever is loaded once
-    tracemalloc.start()
-    surd = open_surd(tmp_path)
-    held, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert len(surd) == count
+    found = []
+    for _ in range(3):  # threads that other tests have left may allocate meanwhile, which is counted too
+        tracemalloc.start()
+        surd = open_surd(tmp_path)
+        found.append(tracemalloc.get_traced_memory())
+        tracemalloc.stop()
+        assert len(surd) == count
+        del surd
+    held, peak = min(found)
     assert held < 500 * count and peak < 600 * count

@@ -115,3 +115,20 @@ def test_vectors_computed_in_two_processes_are_those_of_one(tmp_path, begun):
     one, other = (vectors(path, PROMPTS) for path in paths.values())
     np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
     assert {path.name for path in tmp_path.glob("*.safetensors")} == {"one.safetensors", "two.safetensors"}
+
+
+def test_the_process_group_is_ended_before_the_program(tmp_path):
+    """Its threads would be torn down with the interpreter, which aborts now and then."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import atexit, torch.distributed as group\n"
+        "atexit.register(lambda: print('left' if group.is_initialized() else 'ended', flush=True))\n"
+        "from train.common import all_processes\n"
+        "all_processes('cpu')[0].barrier()\n"
+        "assert group.is_initialized()\n"
+    )
+    command = [*TWO[:-2], script]
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "".join(done.stdout.split()) == "endedended"

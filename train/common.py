@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib
 import sys
 from dataclasses import fields
@@ -114,6 +115,9 @@ def all_processes(device: str = "auto") -> tuple[Processes, object]:
     # Processes wait for each other at the end, and cards may differ by hours; the usual limit is minutes.
     patience = InitProcessGroupKwargs(timeout=timedelta(days=30))
     accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[patience])
+    if accelerator.num_processes > 1:
+        # Threads of the group that are still there when the program ends can abort it.
+        atexit.register(accelerator.end_training)
     processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
     return processes, accelerator.device if device in ("auto", "cpu") else device
 
