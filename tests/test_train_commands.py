@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sur_core import load_adapter, read_passport, save_adapter
 from tests.helpers import parameters_equal, random_adapter, write_authors_file
 from train.__main__ import main
@@ -73,3 +75,25 @@ def test_errors_are_words_not_traces(tmp_path, capsys):
     assert main(["info", str(tmp_path / "bad.pt")]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "bad.pt" in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(("command", "goes_on"), [("cache", True), ("check", False)])
+def test_ctrl_c_says_which_commands_go_on(monkeypatch, capsys, command, goes_on):
+    """A long command keeps what it has done; a short one has nothing to keep."""
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"train.{command}.run", interrupted)
+    data = ["folder"] if command == "check" else []
+    assert main([command, *data]) == 130
+    assert capsys.readouterr().err.startswith("stopped" + "; the same command goes on" * goes_on)
+
+
+def test_ctrl_c_while_modules_are_read_is_no_trace(monkeypatch, capsys):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    assert main(["info"]) == 130
+    assert capsys.readouterr().err == "stopped\n"

@@ -4,58 +4,48 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 import logging
 import os
 import sys
+from types import ModuleType
 
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries would bury the one sentence that counts
 
-from . import (  # noqa: E402
-    cache,
-    check,
-    convert,
-    demo,
-    evaluate,
-    evaluate_preference,
-    evaluate_report,
-    evaluate_sheet,
-    fit,
-    info,
-    surd,
-    vectors,
-    world,
+COMMANDS = (
+    "surd",
+    "check",
+    "vectors",
+    "cache",
+    "fit",
+    "evaluate",
+    "evaluate sheet",
+    "evaluate preference",
+    "evaluate report",
+    "demo",
+    "convert",
+    "info",
+    "world",
 )
-
-COMMANDS = {
-    "surd": surd,
-    "check": check,
-    "vectors": vectors,
-    "cache": cache,
-    "fit": fit,
-    "evaluate": evaluate,
-    "evaluate sheet": evaluate_sheet,
-    "evaluate preference": evaluate_preference,
-    "evaluate report": evaluate_report,
-    "demo": demo,
-    "convert": convert,
-    "info": info,
-    "world": world,
-}
+_RESUMED = ("surd", "vectors", "cache", "fit", "evaluate", "demo", "world")
 _MERGING = ("evaluate sheet", "evaluate preference")
 _STEPS = ("make", "merge", "-h", "--help")
 
 
 def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = parse(sys.argv[1:] if arguments is None else arguments)
+    command = ""
     try:
-        return COMMANDS[options.command].run(options) or 0
+        options = parse(sys.argv[1:] if arguments is None else arguments)
+        command = options.command
+        return _module(command).run(options) or 0
     except (ValueError, OSError) as error:
         # Bad input, told in words; anything else is a bug and shows its trace.
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        goes_on = "; the same command goes on where it was" if command in _RESUMED else ""
+        print(f"stopped{goes_on}", file=sys.stderr)
         return 130
 
 
@@ -64,7 +54,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     words = "Train SUR and LLMDiff adapters; tools for adapter files."
     parser = argparse.ArgumentParser(prog="python -m train", description=words)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name, module in COMMANDS.items():
+    for name in COMMANDS:
+        module = _module(name)
         summary = module.__doc__.splitlines()[0]
         module.add_arguments(commands.add_parser(name, help=summary, description=summary))
     options, unknown = parser.parse_known_args([_with_hyphens(argument) for argument in _joined(arguments)])
@@ -75,6 +66,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         hint = f"; did you mean {near[0]}?" if near else ""
         command.error(f"unknown argument {unknown[0]}{hint}")
     return options
+
+
+def _module(command: str) -> ModuleType:
+    """The command's file, read only now: that takes seconds, in which Ctrl-C should be no trace either."""
+    return importlib.import_module(f"{__package__}.{command.replace(' ', '_')}")
 
 
 def _joined(arguments: list[str]) -> list[str]:
