@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.add_argument("--ask", choices=ASKS, default=QUALITY, help=words)
     words = "with several pairs of arms, show a picture in each of them, by which people may tell an arm"
     make.add_argument("--reuse", action="store_true", help=words)
-    words = "Join the files that people saved from the page with its key, and count."
+    words = "Join the answers that people saved from a page with its key, and count them."
     add_merging(steps.add_parser("merge", help=words, description=words))
 
 

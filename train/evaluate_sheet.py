@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_making(make)
     words = "only this arm, as results name it; may be repeated"
     make.add_argument("--arm", action="append", default=[], metavar="NAME", help=words)
-    words = "Join the files that people saved from the page with its key, and count."
+    words = "Join the answers that people saved from a page with its key, and count them."
     add_merging(steps.add_parser("merge", help=words, description=words))
 
 
@@ -34,18 +34,21 @@ def run(options: argparse.Namespace) -> None:
 def add_making(parser: argparse.ArgumentParser) -> None:
     """What making a page of either kind takes."""
     add = parser.add_argument
-    add("results", type=Path, metavar="RESULTS_FOLDER", help="that evaluate has filled (--output-dir)")
+    add("results", type=Path, metavar="RESULTS", help="folder that evaluate has filled (its --output-dir)")
     words = "HTML file to write, outside of the results (named after them, in this folder)"
     add("-o", "--output", type=Path, metavar="PAGE", help=words)
     add("--types", nargs="+", default=(), metavar="TYPE", help="only prompts of these types")
     words = "pictures of each prompt and arm, those of the first N seeds (all)"
     add("--per-prompt", type=int, default=0, metavar="N", help=words)
-    words = (
-        "of order and names, to make a page again; who knows it can work out the order (a secret is drawn)"
-    )
+    words = "number behind order and names, to make a page again; who knows it can work out the order (a secret one)"
     add("--seed", type=int, metavar="N", help=words)
-    add("--title", default="", metavar="TEXT", help="of the page; people see it, so it should name no arm")
-    add("--question", default="", metavar="TEXT", help="to ask instead of the usual one")
+    add(
+        "--title",
+        default="",
+        metavar="TEXT",
+        help="title of the page; people see it, so it should name no arm",
+    )
+    add("--question", default="", metavar="TEXT", help="question to ask instead of the usual one")
     words = "pictures in the page, or in a folder beside it (inside up to about 64 MB)"
     add("--pictures", choices=("inside", "beside"), help=words)
     words = "of the pictures: png keeps every pixel (png up to 40 megapixels in all, else jpeg)"
@@ -55,10 +58,10 @@ def add_making(parser: argparse.ArgumentParser) -> None:
 def add_merging(parser: argparse.ArgumentParser) -> None:
     """What merging answers of either kind takes."""
     add = parser.add_argument
-    add("answers", type=Path, nargs="+", metavar="FILE", help="that people saved from the page")
-    words = "the page was made from; its key is there (looked for here and three folders below)"
-    add("--results", type=Path, metavar="RESULTS_FOLDER", help=words)
-    words = "for the tables; a study has in its own only what is merged without this (that of the key)"
+    add("answers", type=Path, nargs="+", metavar="FILE", help="answers, as people saved them from the page")
+    words = "what evaluate filled; the key is in it (else looked for here and three folders below)"
+    add("--results", type=Path, metavar="FOLDER", help=words)
+    words = "folder for the tables (that of the key; a study takes in what is merged there alone)"
     add("-o", "--output", type=Path, metavar="FOLDER", help=words)
 
 
