@@ -40,7 +40,9 @@ def add_making(parser: argparse.ArgumentParser) -> None:
     add("--types", nargs="+", default=(), metavar="TYPE", help="only prompts of these types")
     words = "pictures of each prompt and arm, those of the first N seeds (all)"
     add("--per-prompt", type=int, default=0, metavar="N", help=words)
-    words = "number behind order and names, to make a page again; who knows it can work out the order (a secret one)"
+    words = (
+        "number behind order and names, to make a page again; it betrays the order (a secret one is drawn)"
+    )
     add("--seed", type=int, metavar="N", help=words)
     add(
         "--title",
