@@ -1,4 +1,4 @@
-"""Runs all tests, in two halves beside each other: those that drive a ComfyUI or a browser mostly wait.
+"""Runs all tests, in two halves beside each other that take about as long: one for each of two cores.
 
     python -m tests [options of pytest]
 
@@ -12,8 +12,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
-DRIVING = ("tests/comfyui", "tests/browser")
+# What drives a ComfyUI or a browser, and, because the rest takes twice as long, the longest room of that.
+SECOND = ("tests/comfyui", "tests/browser", *map(str, sorted(Path("tests").glob("test_training*.py"))))
 
 
 def start(arguments: list[str], output=None) -> subprocess.Popen:
@@ -28,9 +30,9 @@ def main(options: list[str]) -> int:
     # Started in the background, a shell has it ignored, also by the programs that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryFile() as said:
-        driving = start([*DRIVING, *options], said)
-        others = start(["tests", *(f"--ignore={folder}" for folder in DRIVING), *options])
-        codes = [half.wait() for half in (others, driving)]
+        second = start([*SECOND, *options], said)
+        first = start(["tests", *(f"--ignore={path}" for path in SECOND), *options])
+        codes = [half.wait() for half in (first, second)]
         said.seek(0)
         sys.stdout.flush()
         sys.stdout.buffer.write(said.read())
