@@ -259,6 +259,15 @@ def check_weights(source: ModelFolder, component: str = "") -> None:
             check_safetensors(path)
 
 
+def whole_weights(folder: Path) -> list[Path]:
+    """Weight files beside a model's config.json; no number is read. ModelFileError: one is cut."""
+    files = [path for ending in ("safetensors", "bin") for path in sorted(folder.glob(f"*.{ending}"))]
+    for path in files:
+        if path.suffix == ".safetensors":
+            check_safetensors(path)
+    return files
+
+
 @contextmanager
 def told_in_words(start: str) -> Iterator[None]:
     """What a library raises on a bad file becomes a ModelFileError; running out of memory stays itself."""

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# What drives a ComfyUI or a browser, and, because the rest takes twice as long, the longest room of that.
+# What drives a ComfyUI or a browser, and the tests of training, without which the others take twice as long.
 SECOND = ("tests/comfyui", "tests/browser", *map(str, sorted(Path("tests").glob("test_training*.py"))))
 
 

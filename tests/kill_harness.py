@@ -79,6 +79,7 @@ def kill_after(child: int, pipe: int, seconds: float, writes: int | None) -> boo
 def main() -> None:
     kills, seed, folder, arguments = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[5:]
     draw, done = random.Random(seed), {"random": 0, "writing": 0, "ended_before": 0}
+    train.__main__.parse(arguments)  # reads the commands' modules, which a run would else do anew
     log = os.open(os.path.join(folder, "killed.log"), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     # Of what is done sooner, the kills must come sooner.
     longest, writes = float(os.environ.get("KILL_SECONDS", 3.0)), int(os.environ.get("KILL_WRITES", 24))

@@ -19,6 +19,7 @@ from sur_core.evaluation import (
     adapter_arm,
     hearing,
     read_results,
+    study_checks,
     write_prompts,
 )
 from sur_core.evaluation.drawing import Draughtsman, read_picture
@@ -37,7 +38,7 @@ from tests.llmdiff_parts import random_llmdiff
 from tests.llmdiff_runs import tiny_llm
 from tests.method_models import WIDE, method, table
 from tests.small_data import tiny_model
-from tests.study_runs import study
+from tests.study_runs import study, write_study_file
 from train.__main__ import main
 
 SIDES = ("positive", "negative")
@@ -354,6 +355,28 @@ def test_a_study_of_both_systems_says_what_drew_and_equals_the_baseline_at_0(fil
         assert not equal(arms["Baseline"], arms["LLMDiff, strength 0.7"])
     for name in ("study.md", "report.html"):
         assert f"read by {tiny_llm()}" in (tmp_path / "study" / name).read_text("utf-8")
+
+
+def test_a_study_refuses_a_model_of_another_family_before_anything_is_drawn(files, tmp_path):
+    adapter = {"name": "LLMDiff", "path": str(files()), "etas": [0.7], "llm": str(tiny_llm())}
+    models = [{"name": family, "path": str(tiny_model(family))} for family in ("sd1", "sd2")]
+    common = {"methods": [table("none")], "quality": None, "judge": None}
+    with pytest.raises(AdapterMismatchError, match="made for .*model 'sd2' is a UNet"):
+        study(tmp_path, models=models, adapters=[adapter], **common)
+    assert not list(tmp_path.rglob("*.png"))
+    sur = {"name": "SUR", "path": str(adapter_file("sd2")), "etas": [0.5], "models": ["sd2"]}
+    study(tmp_path, models=models, adapters=[{**adapter, "models": ["sd1"]}, sur], **common)
+
+
+def test_a_study_reads_an_adapter_once_for_all_models_and_methods(files, tmp_path, monkeypatch):
+    read, load = [], study_checks.load_llmdiff
+    monkeypatch.setattr(study_checks, "load_llmdiff", lambda path: read.append(path) or load(path))
+    adapter = {"path": str(files()), "etas": [0.0, 0.3, 0.7], "llm": str(tiny_llm())}
+    models = [{"name": name, "path": str(tiny_model("sd1"))} for name in "ab"]
+    methods = [table("none"), table("controlnet-canny")]
+    changes = {"models": models, "adapters": [adapter], "methods": methods, "quality": None}
+    study_checks.check_study(load_study(write_study_file(tmp_path, **changes)))
+    assert read == [files()]
 
 
 def test_a_study_refuses_what_cannot_hear_before_anything_is_drawn(files, tmp_path):

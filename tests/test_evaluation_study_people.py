@@ -112,7 +112,7 @@ def preferred(study, tmp_path, **options) -> list[str]:
 
 
 def test_preferences_become_the_last_column_of_table_3(study, tmp_path):
-    """As many answers as the issue's own command merges: no word but the files'."""
+    """Merged as the README has it: by the files' names alone."""
     assert VOTES_HEAD not in quality_table(study)
     assert main(["evaluate", "preference", *preferred(study, tmp_path)]) == 0
     found = read_study(study.folder)
@@ -133,6 +133,14 @@ def test_preferences_become_the_last_column_of_table_3(study, tmp_path):
     votes = told[0]["preferences"][0]["votes"]
     every = next(v for v in votes if v["pair"] == [BASE, STRONG] and v["type"] == v["person"] == "all")
     assert (every["first"], every["second"], every["none"], every["p"]) == (15, 15, 0, 1.0)
+
+
+def test_a_question_is_a_paragraph_of_the_report_whatever_its_words(study, tmp_path):
+    words = "Which one?\n\n| # | Left |\n| - | Right |\n\n# Here"
+    files = preferred(study, tmp_path, options=PageOptions(question=words))
+    assert main(["evaluate", "preference", *files]) == 0
+    text = (study.folder / REPORT).read_text("utf-8")
+    assert f'<p class="note">{words} (2 people)</p>' in text
 
 
 def test_which_picture_shows_the_prompt_better_is_no_question_of_quality(study, tmp_path):
@@ -236,7 +244,7 @@ def test_marks_of_pictures_that_are_others_now_count_for_no_arm_and_no_judge(stu
     )
     assert people.marks[0].arm(BASE).wrong == 15
     assert "10 of 45 marked pictures" in all_tables(found)
-    rows = rows_of(people.judges[0])
+    rows = rows_of(str(people.judges[0]))
     counts = next(row for row in rows if row[0] == "all")
     assert "30" in counts, "fifteen of each arm that is left"
 

@@ -87,7 +87,7 @@ def test_ctrl_c_says_which_commands_go_on(monkeypatch, capsys, command, goes_on)
     monkeypatch.setattr(f"train.{command}.run", interrupted)
     data = ["folder"] if command == "check" else []
     assert main([command, *data]) == 130
-    assert capsys.readouterr().err.startswith("stopped" + "; the same command goes on" * goes_on)
+    assert capsys.readouterr().out.startswith("stopped" + "; the same command goes on" * goes_on)
 
 
 def test_ctrl_c_while_modules_are_read_is_no_trace(monkeypatch, capsys):
@@ -96,4 +96,4 @@ def test_ctrl_c_while_modules_are_read_is_no_trace(monkeypatch, capsys):
 
     monkeypatch.setattr("importlib.import_module", interrupted)
     assert main(["info"]) == 130
-    assert capsys.readouterr().err == "stopped\n"
+    assert capsys.readouterr() == ("stopped\n", "")

@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         goes_on = "; the same command goes on where it was" if command in _RESUMED else ""
-        print(f"stopped{goes_on}", file=sys.stderr)
+        print(f"stopped{goes_on}")
         return 130
 
 

@@ -62,6 +62,6 @@ def _merge(options: argparse.Namespace) -> None:
     output = options.output or key.parent
     written = write_preferences_report(found, output)
     refresh_study(key, output)
-    print(pairs_table(found) + "\n")
-    print(people_table(found) + "\n")
+    print(f"{pairs_table(found)}\n")
+    print(f"{people_table(found)}\n")
     tell_merged(found.notes, written)

@@ -140,9 +140,9 @@ def _merge(options: argparse.Namespace) -> None:
     output = options.output or key.parent
     written = write_marks_report(marks, output, judge)
     refresh_study(key, output)
-    print(arms_table(marks) + "\n")
+    print(f"{arms_table(marks)}\n")
     if len(marks.people) > 1:
-        print(agreement_table(*marks.agreements()) + "\n")
+        print(f"{agreement_table(*marks.agreements())}\n")
     if judge:
-        print(judge + "\n")
+        print(f"{judge}\n")
     tell_merged(marks.notes, written)

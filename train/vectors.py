@@ -52,17 +52,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--import-authors", type=Path, metavar="FILE.pt", help="take the vectors from here")
 
 
-def run(options: argparse.Namespace) -> int | None:
+def run(options: argparse.Namespace) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     columns = (options.image_column, options.simple_column, options.complex_column)
     data = open_surd(options.data, options.split, options.quarantine, *columns)
     if data.quarantined:
         print(f"{len(data.quarantined)} rows cannot be used and get no vector; `check` lists them")
     prompts = [sample.simple for sample in data]
-    return (_import if options.import_authors else _build)(options, prompts)
+    (_import if options.import_authors else _build)(options, prompts)
 
 
-def _build(options: argparse.Namespace, prompts: list[str]) -> int | None:
+def _build(options: argparse.Namespace, prompts: list[str]) -> None:
     quiet_libraries("transformers")
     from sur_core.knowledge_build import compute_share, run_plan
     from sur_core.knowledge_plan import plan_knowledge
@@ -85,21 +85,16 @@ def _build(options: argparse.Namespace, prompts: list[str]) -> int | None:
     limits = (options.batch_tokens, options.max_batch)
     if processes.is_main:
         _tell(plan, prompts)
-    try:
-        with _terminated_as_interrupted(), _Bar(processes.is_main) as bar:
-            if processes.count > 1:
-                _throw_away(plan, options.restart, processes)
-                compute_share(plan, processes.rank, processes.count, processes.barrier, *limits, bar)
-                if not processes.is_main:
-                    return None
-            restart = options.restart and processes.count == 1
-            vectors = run_plan(plan, *limits, restart, bar if processes.count == 1 else None)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where it was")
-        return 130
+    with _terminated_as_interrupted(), _Bar(processes.is_main) as bar:
+        if processes.count > 1:
+            _throw_away(plan, options.restart, processes)
+            compute_share(plan, processes.rank, processes.count, processes.barrier, *limits, bar)
+            if not processes.is_main:
+                return
+        restart = options.restart and processes.count == 1
+        vectors = run_plan(plan, *limits, restart, bar if processes.count == 1 else None)
     print(f"computed {bar.computed}" + (" by this process" if processes.count > 1 else ""))
     _summarise(vectors, prompts)
-    return None
 
 
 def _processes(device: str) -> tuple[Processes, str]:

@@ -126,7 +126,7 @@ class Draughtsman:
             raise ValueError(deaf(arm.name))
         texts = [arm.text_of(prompt), arm.negative_prompt]
         adapter = self._listener.check(Hearing(arm.llmdiff, arm.strength, arm.llm), texts)
-        if is_deaf_to_text(adapter, arm.strength):
+        if is_deaf_to_text(adapter.config, arm.strength):
             if arm.adapter is not None and arm.eta:
                 raise ValueError(without_effect(arm.name, "the SUR-adapter"))
             if self._method.weights is not None:

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import torch
 
 from ..language_model import choose_device, choose_dtype
-from ..language_model_files import KnowledgeError, ModelInfo, find_model
-from ..llmdiff import EncodedPrompt, LLMDiffAdapter, encode_prompts, load_llmdiff
+from ..language_model_files import KnowledgeError, find_model
+from ..llmdiff import EncodedPrompt, LLMDiffAdapter, LLMDiffConfig, encode_prompts, load_llmdiff
 from ..llmdiff.encoder import BlockwiseEncoder
 from ..llmdiff.encodings import check_encodings, check_llm
 from ..llmdiff.llm import StartTokenizer, check_decoder_only, open_llm
-from ..model_files import check_safetensors, fingerprint
+from ..model_files import fingerprint, whole_weights
 from .memory import room_for
 from .settings import EvaluationSettings
 
@@ -60,24 +60,24 @@ _remembered: dict[tuple[_Reader, str, str], EncodedPrompt] = {}
 """By reader, the adapter's ``encoding_id`` and prompt: a study opens its models anew for every method."""
 
 
-def check_hearing(hearing: Hearing, prompts: Sequence[str]) -> LLMDiffAdapter:
-    """The adapter, if it is sound and fits its language model, which can read these prompts and has weights;
-    of the language model none are loaded.
+def check_hearing(adapter: LLMDiffAdapter, llm: str, prompts: Sequence[str]) -> None:
+    """That an adapter fits its language model, which can read these prompts and has weights; none are loaded.
 
     Raises:
-        AdapterFileError, AdapterMismatchError, KnowledgeError, OSError: something of it is not so.
+        AdapterMismatchError, KnowledgeError, ModelFileError, OSError: something of it is not so.
     """
-    adapter, info = load_llmdiff(hearing.adapter), find_model(hearing.llm)
+    info = find_model(llm)
     check_decoder_only(info)
     check_llm(_Known(info.name, info.identity, info.width, info.layers), adapter)
     StartTokenizer(info, _MAX_TOKENS)(list(prompts))
-    _check_weights(info)
-    return adapter
+    folder = Path(info.source)  # of a name on the hub, weights would have to be fetched for it
+    if folder.is_dir() and not whole_weights(folder):
+        raise KnowledgeError(f"{folder}: the language model has no weights there; copy it again")
 
 
-def is_deaf_to_text(adapter: LLMDiffAdapter, strength: float) -> bool:
-    """Whether with it nothing that is done to the text encoder's words can change a picture."""
-    return adapter.config.clip == "drop" and strength == 1
+def is_deaf_to_text(config: LLMDiffConfig, strength: float) -> bool:
+    """Whether with such an adapter nothing that is done to the text encoder's words can change a picture."""
+    return config.clip == "drop" and strength == 1
 
 
 def deaf(arm: str) -> str:
@@ -108,10 +108,11 @@ class Listener:
         self._info = lru_cache(find_model)
 
     def check(self, hearing: Hearing, prompts: Sequence[str]) -> LLMDiffAdapter:
-        """As :func:`check_hearing`, and that the adapter fits this UNet."""
+        """The adapter. As :func:`check_hearing`, and it must be sound and fit this UNet."""
         from ..llmdiff.diffusers_unet import attach
 
-        adapter = check_hearing(hearing, prompts)
+        adapter = self._adapter(hearing.adapter)
+        check_hearing(adapter, hearing.llm, prompts)
         attach(self._pipeline, adapter)
         return adapter
 
@@ -192,16 +193,3 @@ class Listener:
         if path not in self._adapters:
             self._adapters[path] = load_llmdiff(path)
         return self._adapters[path]
-
-
-def _check_weights(info: ModelInfo) -> None:
-    """That a folder of this machine has weights; those on the hub would have to be fetched for it."""
-    folder = Path(info.source)
-    if not folder.is_dir():
-        return
-    files = [path for ending in ("safetensors", "bin") for path in folder.glob(f"*.{ending}")]
-    if not files:
-        raise KnowledgeError(f"{folder}: the language model has no weights there; copy it again")
-    for path in files:
-        if path.suffix == ".safetensors":
-            check_safetensors(path)

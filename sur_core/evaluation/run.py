@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def open_method(
         on_main=partial(_on_main, processes),
     )
     with memory_words(settings, settings.batch_size), torch.random.fork_rng(devices=[]):
-        ready = method.open(pipeline, context)
+        ready = replace(method.open(pipeline, context), hears_llmdiff=method.hears_llmdiff)
     check_pipeline(ready.pipeline, {**ready.common, **ready.arguments(prompts[0], settings.seeds[0])})
     return ready
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -36,7 +36,7 @@ ALL = "all"
 """What stands in place of a type where all pictures are taken together."""
 
 _BLOCK = 1 << 22
-_ALIKE = "every pair differs by the same"
+_ALIKE = "every {} differs by the same"
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Comparison:
         if low is None or low <= 0 <= high:
             return False
         p = self.by_prompt.p
-        if p is None and self.by_prompt.note == _ALIKE.replace("pair", "prompt"):
+        if p is None and self.by_prompt.note == _ALIKE.format("prompt"):
             p = 2 * 0.5**self.prompts
         return p is not None and p <= 1 - self.over_prompts.confidence + 1e-12
 
@@ -204,11 +204,7 @@ def independent_t(ours, base, equal_variances: bool = True) -> SignificanceTest:
 
 def paired_t(ours, base) -> SignificanceTest:
     """t-test of the differences within pairs."""
-    differences = np.asarray(ours, np.float64) - np.asarray(base, np.float64)
-    if note := _no_paired_test(differences):
-        return SignificanceTest(note=note)
-    result = scipy_stats().ttest_1samp(differences, 0.0)
-    return SignificanceTest(float(result.statistic), float(result.df), float(result.pvalue))
+    return _one_sample_t(np.asarray(ours, np.float64) - np.asarray(base, np.float64), "pair")
 
 
 def by_prompt_t(ours, base, prompts: Sequence[str]) -> SignificanceTest:
@@ -217,9 +213,7 @@ def by_prompt_t(ours, base, prompts: Sequence[str]) -> SignificanceTest:
     """
     differences = np.asarray(ours, np.float64) - np.asarray(base, np.float64)
     _, of = np.unique(np.asarray(prompts), return_inverse=True)
-    means = np.bincount(of, differences) / np.bincount(of)
-    found = paired_t(means, np.zeros(len(means)))
-    return replace(found, note=found.note.replace("pair", "prompt")) if found.note else found
+    return _one_sample_t(np.bincount(of, differences) / np.bincount(of), "prompt")
 
 
 def mcnemar(ours, base) -> McNemar:
@@ -243,12 +237,20 @@ def paired_t_interval(ours, base, confidence: float = 0.95) -> Interval:
     return Interval(float(differences.mean() - half), float(differences.mean() + half), confidence)
 
 
-def _no_paired_test(differences: np.ndarray) -> str:
+def _one_sample_t(differences: np.ndarray, what: str) -> SignificanceTest:
+    """t-test of a mean of zero. ``what``: each difference is one of."""
+    if note := _no_paired_test(differences, what):
+        return SignificanceTest(note=note)
+    result = scipy_stats().ttest_1samp(differences, 0.0)
+    return SignificanceTest(float(result.statistic), float(result.df), float(result.pvalue))
+
+
+def _no_paired_test(differences: np.ndarray, what: str = "pair") -> str:
     if len(differences) < 2:
-        return "needs two pairs or more"
+        return f"needs two {what}s or more"
     if not differences.any():
-        return "every pair is equal"
-    return _ALIKE if _constant(differences) else ""
+        return f"every {what} is equal"
+    return _ALIKE.format(what) if _constant(differences) else ""
 
 
 def _constant(values: np.ndarray) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .sheets.against_judge import agreement_words
+from .sheets.against_judge import AgainstPeople, against_people
 from .sheets.key import FOLDERS, PREFERENCE, SHEET
 from .sheets.marks import MARKS_FILE, Marks, read_marks
 from .sheets.preference import QUALITY
@@ -28,7 +28,7 @@ class CellPeople:
 
     Attributes:
         marks: of each marking sheet.
-        judges: for each sheet how far the judge agrees with it, in Markdown.
+        judges: for each sheet how far the judge agrees with it.
         preferences: of each preference study.
         notes: what is not counted, in words. Answers about pictures that are no longer the cell's are in none
             of the others.
@@ -37,7 +37,7 @@ class CellPeople:
     model: str
     method: str
     marks: tuple[Marks, ...] = ()
-    judges: tuple[str, ...] = ()
+    judges: tuple[AgainstPeople, ...] = ()
     preferences: tuple[Preferences, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -84,7 +84,7 @@ def _people_of(folder: Path, cell) -> CellPeople:
         cell.model,
         cell.method,
         tuple(one for one, _ in marks if one.people),
-        tuple(filter(None, (agreement_words(one, cell.evaluation) for one, _ in marks))),
+        tuple(filter(None, (against_people(one, cell.evaluation) for one, _ in marks))),
         tuple(one for one, _ in preferences if one.people),
         tuple(notes),
     )
@@ -114,7 +114,7 @@ def people_to_json(found: CellPeople) -> dict[str, Any]:
         "model": found.model,
         "method": found.method,
         "marks": marks,
-        "judge": list(found.judges),
+        "judge": list(map(str, found.judges)),
         "preferences": preferences,
         "left_out": list(found.notes),
     }

@@ -9,11 +9,13 @@ from .sheets.preferences import Votes
 from .sheets.preferences_report import pairs_table
 from .statistics import ALL, NOT_EQUAL_NOTE, Comparison
 from .study import CLIP_SCORE, TESTS, Cell, MeasureInfo, QualityRow, Study
+from .study_people import CellPeople
 from .tables import (
     ABSENT,
     INDEPENDENT_NOTE,
     OVER_PICTURES_NOTE,
     UNDEFINED,
+    NotedTable,
     interval_words,
     markdown,
     p_words,
@@ -186,20 +188,24 @@ def measures_tests_table(study: Study) -> str:
 
 
 def people_tables(study: Study) -> str:
-    """What people marked, how far the judge agrees with them, and what they prefer; of each cell they have
-    looked at. Only heads, tables and paragraphs, with an empty line between them.
-    """
+    """:func:`people_parts` of each cell that people have looked at."""
     parts = []
     for found in study.people:
-        parts.append(f"### {found.model}, {found.method}")
-        for one in found.marks:
-            parts += [f"Right pictures, as {len(one.people)} people marked them", arms_table(one)]
-            parts += [agreement_table(*one.agreements())] if len(one.people) > 1 else []
-        parts += found.judges
-        for one in found.preferences:
-            parts += [f"{one.question} ({len(one.people)} people)", pairs_table(one)]
-        parts += [f"Left out: {note}." for note in found.notes]
+        parts += [f"### {found.model}, {found.method}", *map(str, people_parts(found))]
     return "\n\n".join(parts)
+
+
+def people_parts(found: CellPeople) -> list[str | NotedTable]:
+    """What people marked, how far the judge agrees with them, and what they prefer: paragraphs and tables."""
+    parts = []
+    for one in found.marks:
+        parts += [f"Right pictures, as {len(one.people)} people marked them", arms_table(one)]
+        parts += [agreement_table(*one.agreements())] if len(one.people) > 1 else []
+    for one in found.judges:
+        parts += [one.judge, one.table]
+    for one in found.preferences:
+        parts += [f"{one.question} ({len(one.people)} people)", pairs_table(one)]
+    return [*parts, *(f"Left out: {note}." for note in found.notes)]
 
 
 def holm_words(study: Study) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from .evaluation import ClipScore, Evaluation
 from .kid import KID
@@ -117,6 +118,21 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     cells.insert(1, ["-" * width for width in widths])
     padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells)
     return "\n".join(f"| {' | '.join(row)} |" for row in padded)
+
+
+class NotedTable(NamedTuple):
+    """A table with its caption and a note, before it is Markdown or a part of a page; as text it is Markdown.
+
+    Attributes:
+        rows: of cells; the first is the head.
+    """
+
+    caption: str
+    rows: list[list[str]]
+    note: str
+
+    def __str__(self) -> str:
+        return f"{markdown(self.rows)}\n\n{self.note}"
 
 
 # --- cells, for other tables too ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..statistics import ALL, Interval, percentile_interval, resample_means
-from ..tables import bounds_words, markdown, percent
+from ..tables import NotedTable, bounds_words, percent
 from .models import NOT_COMPARABLE
 
 
@@ -98,6 +98,11 @@ def kappa_of_shares(shares: np.ndarray) -> np.ndarray:
 
 def agreement_table(found: tuple[Agreement, ...]) -> str:
     """In Markdown, with what the numbers mean."""
+    return str(agreement_rows(found))
+
+
+def agreement_rows(found: tuple[Agreement, ...]) -> NotedTable:
+    """A row for each type, and what the numbers mean."""
     rows = [
         ["type", "pictures", "both right", "judge only", "people only", "both wrong", "accuracy", "kappa"]
     ]
@@ -121,7 +126,7 @@ def agreement_table(found: tuple[Agreement, ...]) -> str:
         f"full agreement, 0 is chance. In brackets: {confidence} interval by bootstrap over prompts."
         f"{undefined} {NOT_COMPARABLE}"
     )
-    return f"{markdown(rows)}\n\n{note}"
+    return NotedTable("Agreement of the judge with people", rows, note)
 
 
 def _agreement(kind: str, cells: np.ndarray, means: np.ndarray | None, confidence: float) -> Agreement:

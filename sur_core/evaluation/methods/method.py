@@ -43,7 +43,8 @@ class Opened:
         alone: the pipeline cannot draw several pictures at once, or not each as if it were alone.
         size: (width, height) in pixels where the method has one of its own.
         weights: who weighs words, if anyone does.
-        hears_llmdiff: whether LLMDiff-Adapters can act, as :attr:`Method.hears_llmdiff`.
+        hears_llmdiff: whether LLMDiff-Adapters can act; of a method, :func:`..run.open_method` sets it to
+            what the method says.
         guard: entered around every call; leaves shared parts as they were, whatever happens.
         about: JSON values: what decides a picture besides the pipeline's parts and the call arguments.
         words: the same for people.

@@ -69,14 +69,7 @@ class MultiDiffusion(Method):
         )
         size = self._checked_size(pipeline.unet.config.sample_size, pipeline.vae_scale_factor)
         words = {"scheduler": f"that of {self._scheduler_of}"} if self._scheduler_of else {}
-        return Opened(
-            pipeline,
-            common=self._common,
-            alone=True,
-            size=size,
-            hears_llmdiff=self.hears_llmdiff,
-            words=words,
-        )
+        return Opened(pipeline, common=self._common, alone=True, size=size, words=words)
 
     def _checked_size(self, side: int | Sequence[int], factor: int) -> tuple[int, int]:
         """(width, height) of the pictures. ``side``: of the model's latents; ``factor``: pixels of each."""

@@ -11,10 +11,10 @@ from ...model_files import (
     HubFolder,
     ModelFileError,
     ModelFolder,
-    check_safetensors,
     fingerprint,
     open_folder,
     told_in_words,
+    whole_weights,
 )
 from .ade20k import CLASSES, palette
 
@@ -33,7 +33,8 @@ class Segmenter:
     def __init__(self, model: str, revision: str = "", device: str | torch.device = "cpu"):
         self._source, self._device, self._loaded = open_folder(model, revision), device, None
         self._check_classes()
-        self._check_weights()
+        if not self._is_hub and not whole_weights(self._source.root):
+            raise ModelFileError(f"{self._source.name}: the segmentation model has no weights; copy it again")
         self.key = _identity(self._source)
         """Equal keys make equal maps."""
 
@@ -78,17 +79,6 @@ class Segmenter:
     @property
     def _is_hub(self) -> bool:
         return isinstance(self._source, HubFolder)
-
-    def _check_weights(self) -> None:
-        """Those of a folder on this machine; no number is read."""
-        if self._is_hub:
-            return
-        files = [path for ending in ("safetensors", "bin") for path in self._source.root.glob(f"*.{ending}")]
-        if not files:
-            raise ModelFileError(f"{self._source.name}: the segmentation model has no weights; copy it again")
-        for path in files:
-            if path.suffix == ".safetensors":
-                check_safetensors(path)
 
     def _check_classes(self) -> None:
         from transformers import AutoConfig

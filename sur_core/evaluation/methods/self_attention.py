@@ -62,7 +62,6 @@ class SelfAttentionGuidance(Method):
             pipeline,
             common={"sag_scale": self._scale},
             guard=lambda: _attention_kept(pipeline),
-            hears_llmdiff=self.hears_llmdiff,
         )
 
 

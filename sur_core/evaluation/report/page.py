@@ -21,7 +21,7 @@ from .summary import findings, headline, page_title
 from .tables import (
     measure_notes,
     measures_tests_table,
-    people_parts,
+    people_elements,
     prompt_tables,
     quality_tables,
     semantic_table,
@@ -105,7 +105,7 @@ def _sections(study: Study, thumbnails: Thumbnails) -> dict[str, tuple[str, list
     if study.measures or preferred(study):
         found["quality"] = ("Quality", [*quality_tables(study), measure_notes(study)])
     if study.people:
-        found["people"] = ("People", [*people_parts(study)])
+        found["people"] = ("People", people_elements(study))
     grids, cases = picture_grids(study, thumbnails), case_parts(study, thumbnails)
     found["pictures"] = ("Pictures by prompt", [_lost_words(thumbnails), *grids])
     found["cases"] = ("Worst and best cases", cases)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from xml.etree.ElementTree import Element
 
-from ...page_elements import element, wide
+from ...page_elements import element, table, wide
 from ..sheets.preferences import Votes
 from ..statistics import ALL, NOT_EQUAL_NOTE, Comparison, SignificanceTest
 from ..study import CLIP_SCORE, TESTS, MeasureInfo, QualityRow, Study
@@ -18,7 +17,7 @@ from ..study_tables import (
     VOTES_HEAD,
     VOTES_NOTE,
     holm_words,
-    people_tables,
+    people_parts,
     preferred,
     votes_words,
 )
@@ -27,6 +26,7 @@ from ..tables import (
     INDEPENDENT_NOTE,
     OVER_PICTURES_NOTE,
     UNDEFINED,
+    NotedTable,
     interval_words,
     p_words,
     percent,
@@ -36,13 +36,6 @@ from .summary import sure_words, verdict
 
 MEASURES_A_TABLE = 3
 """More of them side by side fit no sheet of paper."""
-_PEOPLES = {
-    "Arm": "Right pictures by people's marks",
-    "People": "Agreement of people with each other",
-    "type": "Agreement of the judge with people",
-    "First arm": "People's preferences",
-}
-"""Captions of the tables of :func:`..study_tables.people_tables`, by their first heads."""
 _CLASSES = {"gain": "yes", "loss": "no", "unclear": "unclear"}
 
 
@@ -110,24 +103,18 @@ def _columns(study: Study) -> list[tuple[str, Callable]]:
     return found
 
 
-def people_parts(study: Study) -> list[Element]:
+def people_elements(study: Study) -> list[Element]:
     """What people marked and preferred, and how far the judge agrees with them."""
-    return [_from_markdown(block) for block in people_tables(study).split("\n\n")]
-
-
-def _from_markdown(block: str) -> Element:
-    """A head, a table or a paragraph; no other Markdown is written by :func:`people_tables`."""
-    if block.startswith("#"):
-        return element("h3", block.lstrip("# "))
-    if not (block.startswith("|") and "\n" in block):
-        return element("p", block, class_="note")
-    head, _, *rows = (
-        [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        for line in block.splitlines()
-    )
-    caption = _PEOPLES[head[0]]
-    body = element("tbody", [_row(row) for row in rows])
-    return wide(element("table", element("caption", caption), _head([head]), body), caption)
+    made = []
+    for found in study.people:
+        made.append(element("h3", f"{found.model}, {found.method}"))
+        for part in people_parts(found):
+            if isinstance(part, NotedTable):
+                head, *rows = part.rows
+                made.append(table(head, rows, part.caption, part.note))
+            else:
+                made.append(element("p", part, class_="note"))
+    return made
 
 
 def measure_notes(study: Study) -> Element | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ...atomic import atomic_write
 from ..statistics import ALL, NOT_EQUAL_NOTE
-from ..tables import ABSENT, UNDEFINED, interval_words, markdown, p_words, percent
+from ..tables import ABSENT, UNDEFINED, NotedTable, interval_words, markdown, p_words, percent
+from .against_judge import AgainstPeople
 from .agreement import Kappa
 from .marks import ArmMarks, Marks, write_marks
 from .sheet import MARKS
@@ -19,7 +20,7 @@ _ARMS = ("arm", "type", "right", "wrong", "undecided", "share", "wilson_low", "w
 _COMPARED = ("difference", "low", "high", "p_independent", "p_welch", "p_paired", "p_mcnemar")
 
 
-def write_marks_report(marks: Marks, folder: Path, judge: str = "") -> list[Path]:
+def write_marks_report(marks: Marks, folder: Path, judge: AgainstPeople | None = None) -> list[Path]:
     """Write marks.json, marks.csv (a row a picture), tables.csv and tables.md, each atomic; their paths.
 
     Args:
@@ -40,19 +41,19 @@ def write_text(path: Path, content: str) -> Path:
     return path
 
 
-def marks_tables(marks: Marks, judge: str = "") -> str:
+def marks_tables(marks: Marks, judge: AgainstPeople | None = None) -> str:
     """The content of tables.md."""
     shown = f"{len(marks.pictures):,} pictures, {len(marks.people)} people. {marks.title}"
-    parts = ["# Marks by people", shown, "## Right pictures", arms_table(marks)]
+    parts = ["# Marks by people", shown, "## Right pictures", str(arms_table(marks))]
     parts += ["## People", people_table(marks)]
     if len(marks.people) > 1:
-        parts += ["## Agreement", agreement_table(*marks.agreements())]
-    parts += ["## The judge against people", judge] if judge else []
+        parts += ["## Agreement", str(agreement_table(*marks.agreements()))]
+    parts += ["## The judge against people", str(judge)] if judge else []
     parts += [f"- left out: {note}" for note in marks.notes]
     return "\n\n".join(parts) + "\n"
 
 
-def arms_table(marks: Marks) -> str:
+def arms_table(marks: Marks) -> NotedTable:
     """A row for each arm and type."""
     base = marks.arms[0]
     heads = ["Arm", "type", "right", "wrong", "undecided", "right (%)", "Wilson"]
@@ -76,7 +77,7 @@ def arms_table(marks: Marks) -> str:
         "paper's independent one); the interval over prompts, a bootstrap of the difference, does not: rely "
         f"on it, though over few prompts it is too narrow. {NOT_EQUAL_NOTE}"
     )
-    return f"{markdown(rows)}\n\n{note}"
+    return NotedTable("Right pictures by people's marks", rows, note)
 
 
 def people_table(marks: Marks) -> str:
@@ -92,7 +93,7 @@ def people_table(marks: Marks) -> str:
     return markdown(rows)
 
 
-def agreement_table(pairs: Sequence[Kappa], all_of_them: Kappa | None) -> str:
+def agreement_table(pairs: Sequence[Kappa], all_of_them: Kappa | None) -> NotedTable:
     """Cohen's kappa of every two, Fleiss' of all."""
     rows = [["People", "both answered", "equal (%)", "kappa", "95% interval"]]
     for kappa in pairs:
@@ -105,7 +106,7 @@ def agreement_table(pairs: Sequence[Kappa], all_of_them: Kappa | None) -> str:
         "Cohen's kappa: 1 is full agreement, 0 what chance would give from how often each person gives each "
         f"answer. Over what all in the row have answered.{undefined}"
     )
-    return f"{markdown(rows)}\n\n{note}"
+    return NotedTable("Agreement of people with each other", rows, note)
 
 
 def share_words(share: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..statistics import ALL, NOT_EQUAL_NOTE
-from ..tables import ABSENT, interval_words, markdown, p_words
+from ..tables import ABSENT, NotedTable, interval_words, markdown, p_words
 from .marks_report import agreement_table, csv_text, share_words, write_text
 from .preferences import FIRST, SECOND, Preferences, Votes, all_votes, write_preferences
 
@@ -31,15 +31,15 @@ def write_preferences_report(found: Preferences, folder: Path) -> list[Path]:
 def preferences_tables(found: Preferences) -> str:
     """The content of tables.md."""
     shown = f"{len(found.shown):,} pairs of pictures, {len(found.people)} people. {found.question}"
-    parts = ["# User preference", shown, "## By pair of arms", pairs_table(found)]
+    parts = ["# User preference", shown, "## By pair of arms", str(pairs_table(found))]
     parts += ["## By person", people_table(found)]
     if len(found.people) > 1:
-        parts += ["## Agreement", agreement_table(*found.agreements())]
+        parts += ["## Agreement", str(agreement_table(*found.agreements()))]
     parts += [f"- left out: {note}" for note in found.notes]
     return "\n\n".join(parts) + "\n"
 
 
-def pairs_table(found: Preferences) -> str:
+def pairs_table(found: Preferences) -> NotedTable:
     """A row for each pair of arms and type, with the shares as in the paper's Table 3."""
     heads = ["First arm", "second arm", "type", "first", "second", "no preference"]
     heads += ["first (%)", "second (%)", "Wilson of second", "binomial p", "net for second"]
@@ -57,7 +57,7 @@ def pairs_table(found: Preferences) -> str:
         "over few prompts it is too narrow. "
         f"{NOT_EQUAL_NOTE}"
     )
-    return f"{markdown(rows)}\n\n{note}"
+    return NotedTable("People's preferences", rows, note)
 
 
 def people_table(found: Preferences) -> str:
