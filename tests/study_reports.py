@@ -152,3 +152,8 @@ def _pixels(arm: Arm, side: int, *what) -> np.ndarray:
 
 def _lot(*what) -> float:
     return float(np.random.default_rng(zlib.crc32(repr(what).encode())).random())
+
+
+def entries_of(study):
+    """(cell, arm) of every row of a table."""
+    return [(cell, arm.name) for cell in study.cells for arm in cell.arms]
